@@ -1,0 +1,223 @@
+"""What the API's handlers need of the engine, stated by the consumer.
+
+`agent.engine` satisfies these; the handlers never see an adapter.  References are ids, unique id
+prefixes or names, as users write them.  Errors are `agent.errors.EngineError` with docker's texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.engine.model import (
+    Container,
+    ContainerConfig,
+    Event,
+    ExecConfig,
+    ExecInfo,
+    HostConfig,
+    Image,
+    LogQuery,
+    Progress,
+    RegistryAuth,
+    Volume,
+)
+from agent.engine.ports import NetworkInfo, Removed
+from agent.wire.streams import Duplex, PullStream
+
+
+@dataclass(frozen=True)
+class CreateRequest:
+    """POST /containers/create, decoded.  `name` "" = the engine makes one up."""
+
+    name: str
+    config: ContainerConfig
+    host_config: HostConfig
+    platform: str
+    given_config: Mapping[str, object]
+    given_host_config: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Created:
+    id: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WaitResult:
+    status_code: int
+    error: str = ""
+
+
+class Waiter(Protocol):
+    """`fileno()` becomes readable when `result()` may be there (an eventfd)."""
+
+    def fileno(self) -> int: ...
+
+    def result(self) -> WaitResult | None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class AttachRequest:
+    """`logs` replays what was written before; `stream` goes on with what comes."""
+
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    stream: bool = False
+    logs: bool = False
+
+
+class Subscription(Protocol):
+    """Events in order.  `fileno()` is an eventfd; `next()` None = nothing now.  `done` = until
+    was reached or the subscriber was too slow and was dropped."""
+
+    done: bool
+
+    def fileno(self) -> int: ...
+
+    def next(self) -> Event | None: ...
+
+    def close(self) -> None: ...
+
+
+class Containers(Protocol):
+    """agent.engine.containers"""
+
+    def create(self, request: CreateRequest) -> Created: ...
+
+    def get(self, reference: str) -> Container:
+        """NOT_FOUND "No such container: x"; INVALID for an ambiguous prefix."""
+        ...
+
+    def all(self) -> list[Container]: ...
+
+    def start(self, reference: str) -> bool:
+        """False when it already runs (304)."""
+        ...
+
+    def stop(self, reference: str, *, timeout: int | None, signal: str) -> bool:
+        """False when it is already stopped (304).  timeout in s, -1 = wait for ever."""
+        ...
+
+    def restart(self, reference: str, *, timeout: int | None, signal: str) -> None: ...
+
+    def kill(self, reference: str, signal: str) -> None: ...
+
+    def remove(self, reference: str, *, force: bool, volumes: bool) -> None: ...
+
+    def rename(self, reference: str, name: str) -> None: ...
+
+    def pause(self, reference: str) -> None: ...
+
+    def unpause(self, reference: str) -> None: ...
+
+    def wait(self, reference: str, condition: str) -> Waiter:
+        """condition: not-running | next-exit | removed."""
+        ...
+
+    def attach(self, reference: str, request: AttachRequest) -> Duplex: ...
+
+    def logs(self, reference: str, query: LogQuery) -> PullStream: ...
+
+    def resize(self, reference: str, height: int, width: int) -> None: ...
+
+    def sizes(self, reference: str) -> tuple[int, int]:
+        """(SizeRw, SizeRootFs) in bytes."""
+        ...
+
+
+class Execs(Protocol):
+    """agent.engine.execs"""
+
+    def create(self, reference: str, config: ExecConfig) -> str: ...
+
+    def get(self, exec_id: str) -> ExecInfo: ...
+
+    def start(self, exec_id: str, *, detach: bool, tty: bool) -> Duplex | None: ...
+
+    def resize(self, exec_id: str, height: int, width: int) -> None: ...
+
+    def of(self, container_id: str) -> list[str]: ...
+
+
+class ImagesBackend(Protocol):
+    """agent.engine.images_use"""
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        platform: str,
+        auth: RegistryAuth | None,
+        progress: Callable[[Progress], None],
+        cancelled: Callable[[], bool],
+    ) -> Image: ...
+
+    def get(self, reference: str) -> Image: ...
+
+    def all(self) -> list[Image]: ...
+
+    def tag(self, source: str, repo: str, tag: str) -> None: ...
+
+    def remove(self, reference: str, *, force: bool) -> list[Removed]: ...
+
+
+class VolumesBackend(Protocol):
+    def create(
+        self, name: str, driver: str, labels: Mapping[str, str], options: Mapping[str, str]
+    ) -> Volume: ...
+
+    def get(self, name: str) -> Volume: ...
+
+    def all(self) -> list[Volume]: ...
+
+    def remove(self, name: str, *, force: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What /info and /version tell of the host; read once at start."""
+
+    id: str  # stable engine id
+    name: str  # hostname
+    kernel: str
+    operating_system: str
+    os_version: str
+    architecture: str  # x86_64
+    go_architecture: str  # amd64
+    cpus: int
+    memory: int
+    cgroup_version: str  # "1" | "2"
+    runtime: str  # "crun" | "runc"
+    runtime_version: str
+    conmon_version: str
+    root: str
+    agent_version: str
+    labels: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    debug: bool = False
+
+
+class Backend(Protocol):
+    """All that the API needs, by family."""
+
+    containers: Containers
+    execs: Execs
+    images: ImagesBackend
+    volumes: VolumesBackend
+    facts: HostFacts
+
+    def networks(self) -> list[NetworkInfo]: ...
+
+    def subscribe(
+        self, since: int | None, until: int | None, matches: Callable[[Event], bool]
+    ) -> Subscription:
+        """since/until in ns."""
+        ...
+

@@ -1,0 +1,365 @@
+"""The engine's vocabulary: intent (what was asked for), observation (what runs), never handles.
+
+Field names follow the Engine API v1.51 definitions (ContainerConfig, HostConfig, ...), in snake
+case.  Everything here is a frozen value; a change makes a new value with `dataclasses.replace`.
+Times are integer nanoseconds since the epoch, sizes bytes; 0 means "not set" as in the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """Container status words of the Engine API (ContainerState.Status)."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    REMOVING = "removing"
+    EXITED = "exited"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True)
+class ContainerConfig:
+    """ContainerConfig of the API: the portable half of a container's intent."""
+
+    image: str = ""
+    hostname: str = ""
+    domainname: str = ""
+    user: str = ""
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    exposed_ports: tuple[str, ...] = ()  # "80/tcp"
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    env: tuple[str, ...] = ()
+    cmd: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    volumes: tuple[str, ...] = ()  # anonymous volume targets
+    working_dir: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: str = ""
+    stop_timeout: int | None = None
+    on_build: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """name: "" or "no", "always", "unless-stopped", "on-failure"."""
+
+    name: str = "no"
+    maximum_retry_count: int = 0
+
+
+@dataclass(frozen=True)
+class PortBinding:
+    """One published port as asked for.  host_port "" or "0" = any; "8000-8010" = any of a range."""
+
+    container_port: int
+    protocol: str  # tcp | udp
+    host_ip: str = ""
+    host_port: str = ""
+
+
+@dataclass(frozen=True)
+class Ulimit:
+    """A POSIX resource limit, name as in setrlimit(2) without RLIMIT_, lower case."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True)
+class DeviceMapping:
+    """A host device given to the container."""
+
+    path_on_host: str
+    path_in_container: str
+    cgroup_permissions: str = "rwm"
+
+
+@dataclass(frozen=True)
+class MountRequest:
+    """One entry of HostConfig.Mounts (API Mount)."""
+
+    type: str  # bind | volume | tmpfs
+    target: str
+    source: str = ""
+    read_only: bool = False
+    propagation: str = ""
+    no_copy: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    driver: str = ""
+    driver_options: Mapping[str, str] = field(default_factory=dict)
+    tmpfs_size: int = 0
+    tmpfs_mode: int | None = None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Limits; the API's HostConfig.Resources part."""
+
+    memory: int = 0
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    nano_cpus: int = 0
+    cpu_shares: int = 0
+    cpu_quota: int = 0
+    cpu_period: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    pids_limit: int | None = None
+    ulimits: tuple[Ulimit, ...] = ()
+    devices: tuple[DeviceMapping, ...] = ()
+
+
+@dataclass(frozen=True)
+class HostConfig:
+    """HostConfig of the API: the host-bound half of a container's intent."""
+
+    binds: tuple[str, ...] = ()  # "src:dst[:opts]" as given
+    mounts: tuple[MountRequest, ...] = ()
+    tmpfs: Mapping[str, str] = field(default_factory=dict)  # target -> options
+    network_mode: str = "default"  # default|bridge|host|none|container:<id>
+    port_bindings: tuple[PortBinding, ...] = ()
+    publish_all_ports: bool = False
+    restart_policy: RestartPolicy = RestartPolicy()
+    auto_remove: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    security_opt: tuple[str, ...] = ()
+    masked_paths: tuple[str, ...] | None = None
+    readonly_paths: tuple[str, ...] | None = None
+    readonly_rootfs: bool = False
+    init: bool | None = None
+    dns: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    group_add: tuple[str, ...] = ()
+    ipc_mode: str = ""
+    pid_mode: str = ""
+    uts_mode: str = ""
+    cgroupns_mode: str = ""
+    shm_size: int = 0
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    oom_score_adj: int = 0
+    log_driver: str = ""  # "" = json-file behaviour
+    log_options: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True)
+class MountPoint:
+    """A mount as resolved at create (API MountPoint): volumes have their host path."""
+
+    type: str  # bind | volume | tmpfs
+    target: str  # absolute, clean path in the container
+    source: str = ""  # absolute host path; "" for tmpfs
+    name: str = ""  # volume name
+    driver: str = ""
+    mode: str = ""  # as given: "ro", "z", ...
+    read_write: bool = True
+    propagation: str = ""
+    copy_up: bool = False  # fill an empty volume from the image on first use
+    anonymous: bool = False  # removed with the container (-v / --rm)
+    tmpfs_options: str = ""
+
+
+@dataclass(frozen=True)
+class PublishedPort:
+    """A published port as really bound."""
+
+    container_port: int
+    protocol: str
+    host_ip: str  # "0.0.0.0", "::", or the given address
+    host_port: int
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A container's place on a network while it runs."""
+
+    network: str  # network name, "bridge"
+    network_id: str
+    endpoint_id: str  # 64 hex
+    mac: str
+    address: str  # "172.17.0.2"
+    prefix: int  # 16
+    gateway: str
+    ports: tuple[PublishedPort, ...] = ()
+
+
+@dataclass(frozen=True)
+class State:
+    """What was observed of a container's process."""
+
+    phase: Phase = Phase.CREATED
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_at: int = 0
+    finished_at: int = 0
+    restart_count: int = 0
+    manually_stopped: bool = False  # `stop`/`kill` by a user: "unless-stopped" stays down
+    endpoints: tuple[Endpoint, ...] = ()
+    boot_id: str = ""  # /proc/sys/kernel/random/boot_id when started: a pid means nothing after
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container: intent as resolved at create, and its last known state."""
+
+    id: str  # 64 hex
+    name: str  # without the leading slash
+    created: int
+    config: ContainerConfig  # merged with the image's
+    host_config: HostConfig
+    image_id: str  # "sha256:..." config digest
+    image_ref: str  # as the user wrote it
+    path: str  # first word of the command
+    args: tuple[str, ...]
+    mounts: tuple[MountPoint, ...] = ()
+    platform: str = "linux"
+    state: State = State()
+    # The create body as received (Docker-cased JSON): inspect gives HostConfig as it was given.
+    given_config: Mapping[str, object] = field(default_factory=dict)
+    given_host_config: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """The runnable part of an image (OCI image-spec config.config)."""
+
+    user: str = ""
+    exposed_ports: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    volumes: tuple[str, ...] = ()
+    working_dir: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: str = ""
+    shell: tuple[str, ...] = ()
+    on_build: tuple[str, ...] = ()
+    healthcheck: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of the store."""
+
+    id: str  # "sha256:<64 hex>" of the config
+    created: str  # RFC 3339 as in the image
+    architecture: str
+    os: str
+    variant: str
+    config: ImageConfig
+    size: int  # bytes on disk of all layers, uncompressed
+    diff_ids: tuple[str, ...]
+    tags: tuple[str, ...] = ()  # familiar names: "debian:latest", "10.0.0.1:5000/x:y"
+    digests: tuple[str, ...] = ()  # "debian@sha256:..."
+    author: str = ""
+    comment: str = ""
+    history: tuple[Mapping[str, object], ...] = ()
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A named volume of the local driver."""
+
+    name: str
+    mountpoint: str
+    created: int
+    driver: str = "local"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+    anonymous: bool = False
+
+
+@dataclass(frozen=True)
+class ExecConfig:
+    """API ExecConfig."""
+
+    cmd: tuple[str, ...]
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    tty: bool = False
+    env: tuple[str, ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    privileged: bool = False
+    detach_keys: str = ""
+
+
+@dataclass(frozen=True)
+class ExecInfo:
+    """What is known of an exec (API ExecInspectResponse)."""
+
+    id: str
+    container_id: str
+    config: ExecConfig
+    running: bool = False
+    exit_code: int | None = None
+    pid: int = 0
+
+
+@dataclass(frozen=True)
+class LogQuery:
+    """GET /containers/{id}/logs parameters.  Times in ns; None = unbounded; tail None = all."""
+
+    stdout: bool = True
+    stderr: bool = True
+    follow: bool = False
+    since: int | None = None
+    until: int | None = None
+    tail: int | None = None
+    timestamps: bool = False
+    framed: bool = True  # 8-byte multiplex headers (false for tty containers)
+
+
+@dataclass(frozen=True)
+class Event:
+    """API EventMessage."""
+
+    type: str  # container | image | volume | network | daemon
+    action: str
+    actor_id: str
+    attributes: Mapping[str, str]
+    time_ns: int
+
+
+@dataclass(frozen=True)
+class RegistryAuth:
+    """Decoded X-Registry-Auth.  repr() never shows the secrets."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+    server_address: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One line of a pull's progress stream (API JSONMessage)."""
+
+    status: str
+    id: str = ""
+    current: int | None = None
+    total: int | None = None
