@@ -1,0 +1,204 @@
+"""HTTP/1.1 without I/O: bytes in, request heads and bodies out; answer heads as bytes.
+
+h11 parses (RFC 9112); this module adds what h11 leaves lenient and a server that must never
+disagree with anyone about where a message ends should not accept: bare LF line ends, folded
+headers, repeated or contradicting framing headers, a head larger than its limit that arrives in
+one piece. One h11 connection object serves one request: what follows a request stays in our own
+buffer, so nothing is lost when the connection is hijacked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import h11
+
+from agent.errors import cancelled, headers_too_large, invalid
+from agent.wire.http import MAX_HEAD, MAX_HEADERS, METHODS, Headers
+from agent.wire.status import REASONS
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+_END: Final = b"\r\n\r\n"
+_FEED: Final = 65536
+# A line feed without its carriage return, the reverse, NUL, or a line that continues the one before.
+_FORBIDDEN: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)|\x00|\n[ \t]")
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_FRAMING: Final = re.compile(rb"\n(content-length|transfer-encoding|host|expect)[ \t]*:", re.I)
+_BAD_FIELD: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request's head as it came over the wire."""
+
+    method: str
+    target: str
+    headers: Headers
+    http10: bool
+    keep_alive: bool
+    has_body: bool
+    expects_continue: bool
+
+
+class RequestReader:
+    """One connection's requests, one after the other.
+
+    Order: `feed()` as bytes come; `next_head()` until a Head; `next_body()` until b"";
+    `next_request()`; and so on, or `leftover()` when the connection is hijacked. After an
+    EngineError only closing is possible.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._eof = False
+        self._h11: h11.Connection | None = None
+        self._has_body = False
+
+    def feed(self, data: bytes) -> None:
+        """b"" = the client sends no more."""
+        if data:
+            self._buffer += data
+        else:
+            self._eof = True
+
+    @property
+    def idle(self) -> bool:
+        """True when no byte of a next request has come."""
+        return not self._buffer
+
+    def next_head(self) -> Head | None:
+        """None = more bytes are needed. Raises EngineError (INVALID, HEADERS_TOO_LARGE)."""
+        if not self._scanned:
+            self._skip_blank_lines()
+        end = self._buffer.find(_END, max(0, self._scanned - len(_END)))
+        if end < 0 or end > MAX_HEAD:
+            if len(self._buffer) > MAX_HEAD:
+                raise headers_too_large("request header too large")
+            if _BARE_LF.search(self._buffer, max(0, self._scanned - 1)):
+                raise invalid("malformed request: bare line feed")
+            self._scanned = len(self._buffer)
+            return None
+        raw = bytes(self._buffer[: end + len(_END)])
+        del self._buffer[: end + len(_END)]
+        self._scanned = 0
+        return self._parse(raw)
+
+    def _skip_blank_lines(self) -> None:
+        """RFC 9112 section 2.2: an empty line before the request line is ignored."""
+        if self._buffer[:2] == b"\r\n":
+            del self._buffer[:2]
+
+    def _parse(self, raw: bytes) -> Head:
+        if _FORBIDDEN.search(raw):
+            raise invalid("malformed request header")
+        framing = [match[1].lower() for match in _FRAMING.finditer(raw)]
+        if len(set(framing)) != len(framing):
+            raise invalid("malformed request: repeated framing header")
+        if b"content-length" in framing and b"transfer-encoding" in framing:
+            raise invalid("malformed request: Content-Length with Transfer-Encoding")
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        try:
+            connection.receive_data(raw)
+            event = connection.next_event()
+        except h11.RemoteProtocolError as error:
+            raise invalid(f"malformed request: {error}") from error
+        if not isinstance(event, h11.Request):
+            raise invalid("malformed request")
+        self._h11 = connection
+        return self._head(event, b"transfer-encoding" in framing)
+
+    def _head(self, event: h11.Request, chunked: bool) -> Head:  # noqa: FBT001
+        fields = [(n.decode("ascii"), v.decode("latin-1")) for n, v in event.headers]
+        if len(fields) > MAX_HEADERS:
+            raise headers_too_large("too many request headers")
+        method = event.method.decode("ascii")
+        if method not in METHODS:
+            raise invalid(f"unsupported method {method[:20]}")
+        if event.http_version not in {b"1.0", b"1.1"}:
+            raise invalid("unsupported HTTP version")
+        headers = Headers(fields)
+        http10 = event.http_version == b"1.0"
+        if http10 and chunked:
+            raise invalid("malformed request: Transfer-Encoding in HTTP/1.0")
+        self._has_body = chunked or headers.get("content-length", "0").strip("0") != ""
+        return Head(
+            method=method,
+            target=event.target.decode("latin-1"),
+            headers=headers,
+            http10=http10,
+            keep_alive=not http10 and not headers.has_token("connection", "close"),
+            has_body=self._has_body,
+            expects_continue=not http10 and headers.get("expect").lower() == "100-continue",
+        )
+
+    def next_body(self) -> bytes | None:
+        """A piece of the body; None = more bytes are needed; b"" = the body is complete.
+
+        Raises EngineError: INVALID for broken chunks, CANCELLED when the client sends no more.
+        """
+        connection = self._h11
+        if not self._has_body or connection is None:
+            return b""
+        while True:
+            try:
+                event = connection.next_event()
+            except h11.RemoteProtocolError as error:
+                raise invalid(f"malformed request body: {error}") from error
+            if isinstance(event, h11.Data):
+                if event.data:
+                    return bytes(event.data)
+            elif event is h11.NEED_DATA:
+                if not self._buffer:
+                    self._check_more_may_come()
+                    return None
+                connection.receive_data(bytes(self._buffer[:_FEED]))
+                del self._buffer[:_FEED]
+            else:
+                self._complete(connection)
+                return b""
+
+    def _check_more_may_come(self) -> None:
+        if self._eof:
+            raise cancelled("client closed the connection within the request body")
+
+    def _complete(self, connection: h11.Connection) -> None:
+        self._buffer[:0] = connection.trailing_data[0]
+        self._has_body = False
+
+    @property
+    def body_complete(self) -> bool:
+        """True when nothing of this request is left to be read."""
+        return not self._has_body
+
+    def next_request(self) -> None:
+        """Begins the next request on the connection; the body must be complete."""
+        if self._has_body:
+            raise RuntimeError("request body not read")
+        self._h11 = None
+
+    def leftover(self) -> bytes:
+        """What came behind the request, for the stream that follows a hijack; taken out."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
+
+def response_head(status: int, fields: Iterable[tuple[str, str]], reason: str = "") -> bytes:
+    """A status line and headers. Raises ValueError for a field that would end its line."""
+    lines = [f"HTTP/1.1 {status} {reason or REASONS.get(status, 'Status')}"]
+    for name, value in fields:
+        if _BAD_FIELD.search(value):
+            raise ValueError(f"control character in response header {name}")
+        lines.append(f"{name}: {value}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+
+
+def chunk(data: bytes) -> bytes:
+    """`data` (not empty) as one chunk (RFC 9112 section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
