@@ -1,0 +1,1 @@
+"""The Engine API: routes, schema and handlers, written against `agent.api.backend`."""

@@ -220,4 +220,3 @@ class Backend(Protocol):
     ) -> Subscription:
         """since/until in ns."""
         ...
-

@@ -1,0 +1,43 @@
+"""What a handler is given: the engine, and one request as the router understood it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from agent.api.backend import Backend
+from agent.api.version import CURRENT, Version
+from agent.wire.http import Answer, Body, Query, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What handlers act on.  `now` is wall-clock ns since the epoch."""
+
+    backend: Backend
+    now: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request.  `params` are the path's variables, decoded."""
+
+    request: Request
+    body: Body = field(default_factory=Body)
+    params: Mapping[str, str] = field(default_factory=dict)
+    version: Version = CURRENT
+
+    @property
+    def query(self) -> Query:
+        return self.request.query
+
+    @property
+    def id(self) -> str:
+        return self.params["id"]
+
+    @property
+    def name(self) -> str:
+        return self.params["name"]
+
+
+ApiHandler = Callable[[Api, Call], Answer]

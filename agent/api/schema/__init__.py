@@ -1,0 +1,1 @@
+"""Docker-cased JSON <-> the engine's dataclasses.  Pure: values in, values out."""

@@ -1,0 +1,91 @@
+"""ContainerConfig: the portable half of POST /containers/create."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from agent.api.schema.fields import (
+    Document,
+    Field,
+    Table,
+    boolean,
+    integer,
+    key_set,
+    text,
+    text_map,
+    text_or_texts,
+    texts,
+    unserved,
+)
+from agent.api.schema.ports import exposed
+from agent.engine.model import ContainerConfig
+from agent.errors import invalid
+from agent.wire.http import printable
+
+_HOSTNAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+
+
+def _exposed_ports(value: object, where: str) -> tuple[str, ...]:
+    return tuple(exposed(key) for key in key_set(value, where))
+
+
+CONTAINER_CONFIG: Final = Table(
+    "ContainerConfig",
+    (
+        Field("Hostname", text, "hostname"),
+        Field("Domainname", text, "domainname"),
+        Field("User", text, "user"),
+        Field("AttachStdin", boolean, "attach_stdin"),
+        Field("AttachStdout", boolean, "attach_stdout"),
+        Field("AttachStderr", boolean, "attach_stderr"),
+        Field("ExposedPorts", _exposed_ports, "exposed_ports"),
+        Field("Tty", boolean, "tty"),
+        Field("OpenStdin", boolean, "open_stdin"),
+        Field("StdinOnce", boolean, "stdin_once"),
+        Field("Env", texts, "env"),
+        Field("Cmd", text_or_texts, "cmd"),
+        # ["NONE"] switches health checks off, which is all that is served of them.
+        unserved("Healthcheck", {"Test": ["NONE"]}, {"test": ["NONE"]}),
+        unserved("ArgsEscaped"),
+        Field("Image", text, "image"),
+        Field("Volumes", key_set, "volumes"),
+        Field("WorkingDir", text, "working_dir"),
+        Field("Entrypoint", text_or_texts, "entrypoint"),
+        unserved("NetworkDisabled"),
+        unserved("MacAddress"),
+        Field("OnBuild", texts, "on_build"),
+        Field("Labels", text_map, "labels"),
+        Field("StopSignal", text, "stop_signal"),
+        Field("StopTimeout", integer, "stop_timeout"),
+        Field("Shell", text_or_texts, "shell"),
+    ),
+)
+
+
+def container_config(document: Document) -> ContainerConfig:
+    """Decodes and checks.  Raises EngineError: INVALID, NOT_IMPLEMENTED."""
+    config = ContainerConfig(**CONTAINER_CONFIG.decode(document))  # type: ignore[arg-type]
+    if not config.image:
+        raise invalid("no image specified")
+    for one in config.env:
+        if not one.partition("=")[0]:
+            raise invalid(f"invalid environment variable: {printable(one)}")
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise invalid(
+            f"the working directory '{printable(config.working_dir)}' is invalid, "
+            "it needs to be an absolute path"
+        )
+    for name in (config.hostname, config.domainname):
+        if name and not _HOSTNAME.fullmatch(name):
+            raise invalid(f"invalid hostname format: {printable(name)}")
+    for target in config.volumes:
+        if not target.startswith("/"):
+            raise invalid(
+                f"invalid volume specification: '{printable(target)}': mount path must be absolute"
+            )
+        if not target.strip("/"):
+            raise invalid(
+                f"invalid volume specification: '{printable(target)}': destination can't be '/'"
+            )
+    return config

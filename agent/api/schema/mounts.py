@@ -1,0 +1,134 @@
+"""HostConfig.Mounts: the Mount definition of the API, with Docker Engine's checks."""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+from agent.api.schema.fields import (
+    Document,
+    Field,
+    Table,
+    array_of,
+    boolean,
+    integer,
+    not_served,
+    text,
+    text_map,
+    unserved,
+    wrong_type,
+)
+from agent.engine.model import MountRequest
+from agent.errors import EngineError, invalid
+from agent.wire.http import printable
+
+BIND: Final = Table(
+    "Mount.BindOptions",
+    (
+        Field("Propagation", text, "propagation"),
+        unserved("NonRecursive"),
+        unserved("CreateMountpoint"),
+        unserved("ReadOnlyNonRecursive"),
+        unserved("ReadOnlyForceRecursive"),
+    ),
+)
+DRIVER: Final = Table(
+    "Mount.VolumeOptions.DriverConfig",
+    (Field("Name", text, "driver"), Field("Options", text_map, "driver_options")),
+)
+VOLUME: Final = Table(
+    "Mount.VolumeOptions",
+    (
+        Field("NoCopy", boolean, "no_copy"),
+        Field("Labels", text_map, "labels"),
+        Field("DriverConfig", DRIVER.decode, "driver_config"),
+        unserved("Subpath"),
+    ),
+)
+TMPFS: Final = Table(
+    "Mount.TmpfsOptions",
+    (
+        Field("SizeBytes", integer, "tmpfs_size"),
+        Field("Mode", integer, "tmpfs_mode"),
+        unserved("Options"),
+    ),
+)
+
+
+MOUNT: Final = Table(
+    "Mount",
+    (
+        Field("Target", text, "target"),
+        Field("Source", text, "source"),
+        Field("Type", text, "type"),
+        Field("ReadOnly", boolean, "read_only"),
+        Field("Consistency", text),  # a hint for Docker Desktop; no meaning on Linux
+        Field("BindOptions", BIND.decode, "bind"),
+        Field("VolumeOptions", VOLUME.decode, "volume"),
+        unserved("ImageOptions"),
+        Field("TmpfsOptions", TMPFS.decode, "tmpfs"),
+    ),
+)
+
+_PROPAGATIONS: Final = frozenset(
+    {"", "private", "rprivate", "shared", "rshared", "slave", "rslave"}
+)
+
+
+def _refuse(kind: str, problem: str) -> EngineError:
+    return invalid(f'invalid mount config for type "{printable(kind)}": {problem}')
+
+
+def _mount(value: object, where: str) -> MountRequest:
+    decoded = MOUNT.decode(value, where)
+    kind = str(decoded.get("type", ""))
+    if kind not in {"bind", "volume", "tmpfs"}:
+        if kind in {"image", "npipe", "cluster"}:
+            raise not_served(f'mount type "{kind}"')
+        raise invalid(f'mount type unknown: "{printable(kind)}"')
+    _check(decoded, kind)
+    parts: Document = {}
+    for options in ("bind", "volume", "tmpfs"):
+        parts.update(cast("Document", decoded.pop(options, {})))
+    parts.update(cast("Document", parts.pop("driver_config", {})))
+    return MountRequest(**{**decoded, **parts})  # type: ignore[arg-type]
+
+
+def _check(decoded: Document, kind: str) -> None:
+    target, source = str(decoded.get("target", "")), str(decoded.get("source", ""))
+    if not target:
+        raise _refuse(kind, "field Target must not be empty")
+    if not target.startswith("/"):
+        raise _refuse(
+            kind, f"invalid mount path: '{printable(target)}' mount path must be absolute"
+        )
+    if target.rstrip("/") == "" or target == "/.":
+        raise _refuse(kind, "invalid specification: destination can't be '/'")
+    for options in ("bind", "volume", "tmpfs"):
+        if options != kind and decoded.get(options):
+            raise _refuse(kind, f"field {options.capitalize()}Options must not be specified")
+    if kind == "bind":
+        _check_bind(decoded, source)
+    elif kind == "tmpfs" and source:
+        raise _refuse(kind, "field Source must not be specified")
+
+
+def _check_bind(decoded: Document, source: str) -> None:
+    if not source:
+        raise _refuse("bind", "field Source must not be empty")
+    if not source.startswith("/"):
+        raise _refuse(
+            "bind", f"invalid mount path: '{printable(source)}' mount path must be absolute"
+        )
+    options = cast("Document", decoded.get("bind", {}))
+    if options.get("propagation", "") not in _PROPAGATIONS:
+        raise _refuse("bind", f"invalid propagation mode: {options['propagation']}")
+
+
+_array = array_of(_mount)
+
+
+def mounts(value: object, where: str) -> tuple[MountRequest, ...]:
+    """HostConfig.Mounts.  Raises EngineError: INVALID, NOT_IMPLEMENTED."""
+    if not isinstance(value, list):
+        raise wrong_type(value, where, "[]mount.Mount")
+    return _array(value, where)
