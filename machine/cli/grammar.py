@@ -69,11 +69,10 @@ class LazyGroup(click.Group):
     """Commands from the table in `machine.cli`; help needs none of their modules."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, self._normalise_head(ctx, args))
+        return super().parse_args(ctx, self._normalise_head(args, self.get_params(ctx)))
 
-    def _normalise_head(self, args: list[str]) -> list[str]:
+    def _normalise_head(self, args: list[str], params: list[click.Parameter]) -> list[str]:
         """Only what stands before the command's name is ours to read."""
-        params = self.get_params(ctx)
         takes_value = {
             n for p in params if isinstance(p, click.Option) and not p.is_flag for n in p.opts
         }
@@ -88,10 +87,10 @@ class LazyGroup(click.Group):
                 skip = arg in takes_value or long in takes_value
         return normalise(args, params)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         row = COMMANDS.get(cmd_name)
         if row is None:
             return None
@@ -101,7 +100,7 @@ class LazyGroup(click.Group):
             raise TypeError(f"{row[0]} is not a command")
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         sections: dict[str, list[tuple[str, str]]] = {}
         for name, (_, section, text) in COMMANDS.items():
             sections.setdefault(section, []).append((name, text))

@@ -1,0 +1,58 @@
+"""Driver names to driver objects, by entry points; a driver is imported only when asked for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Mapping
+
+from drivers.api import Driver
+from drivers.errors import DriverError
+
+GROUP = "machine.drivers"
+# A source tree that is not installed has no entry points; these are pyproject.toml's.
+_BUILT_IN: Mapping[str, str] = {
+    "ssh": "drivers.ssh:DRIVER",
+    "generic": "drivers.ssh:DRIVER",
+    "local": "drivers.local:DRIVER",
+    "fake": "drivers.fake:DRIVER",
+}
+
+
+def names() -> list[str]:
+    """Every name that `create --driver` takes, sorted."""
+    found = {point.name for point in importlib.metadata.entry_points(group=GROUP)}
+    return sorted(found | set(_BUILT_IN))
+
+
+def load(name: str) -> Driver:
+    """The driver of that name. Raises DriverError when there is none or it can't be imported."""
+    point = _entry_point(name)
+    try:
+        driver = point.load()
+    except ImportError as err:
+        raise DriverError(
+            f'Driver "{name}" could not be loaded: {err}',
+            hint=f"Its libraries may be missing: pip install 'machine[{name}]'",
+        ) from err
+    if not isinstance(driver, Driver):
+        raise DriverError(f'Driver "{name}" ({point.value}) does not keep the driver contract')
+    return driver
+
+
+def default_name(env: Mapping[str, str], platform: str = sys.platform) -> str:
+    """MACHINE_DRIVER, else `local` where containers can run on this computer, else `ssh`."""
+    return env.get("MACHINE_DRIVER") or ("local" if platform == "linux" else "ssh")
+
+
+def _entry_point(name: str) -> importlib.metadata.EntryPoint:
+    for point in importlib.metadata.entry_points(group=GROUP, name=name):
+        return point
+    if name in _BUILT_IN:
+        return importlib.metadata.EntryPoint(name, _BUILT_IN[name], GROUP)
+    raise DriverError(
+        f'Driver "{name}" not found. Do you have the plugin binary '
+        f'"docker-machine-driver-{name}" accessible in your PATH?',
+        hint=f"Installed drivers: {', '.join(names())}. Others are Python packages with an entry "
+        f"point of the group {GROUP}.",
+    )
