@@ -69,6 +69,7 @@ def test_only_given_descriptors_arrive_and_swaps_are_right():
         for fd in (first, second):
             os.lseek(fd, 0, os.SEEK_SET)
         read, write = os.pipe()
+        other = fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, 60)
         child = process.spawn(
             ["sh", "-c", f"cat /proc/self/fd/{second} /proc/self/fd/{first}; ls /proc/self/fd"],
             fds={1: write, first: second, second: first},
