@@ -1,0 +1,159 @@
+"""The lab by hand; see `python -m tests.lab --help`."""
+
+import argparse
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
+from tests.lab import lab as labs
+from tests.lab.errors import LabError
+from tests.lab.host import Host
+from tests.lab.hostroot import FLAVOURS, VARIANTS, Flavour, Variant
+from tests.lab.settings import Settings, from_environment
+
+_EPILOG = f"""hosts: NAME[:VARIANT[:FLAVOUR]],... with variants {", ".join(VARIANTS)}
+and flavours {", ".join(FLAVOURS)}; for example --hosts a:systemd,b:plain:bare"""
+
+
+def _parse_hosts(text: str) -> list[tuple[str, Variant, Flavour]]:
+    wanted = []
+    for word in filter(None, text.split(",")):
+        name, variant, flavour, *rest = [*word.split(":"), "", ""][: max(3, word.count(":") + 1)]
+        variant, flavour = variant or "systemd", flavour or "full"
+        if rest or variant not in VARIANTS or flavour not in FLAVOURS:
+            raise LabError(f"bad host {word!r}\n{_EPILOG}")
+        wanted.append((name, cast("Variant", variant), cast("Flavour", flavour)))
+    return wanted
+
+
+def _describe(host: Host) -> str:
+    state = "on" if host.running else "off"
+    return f"host {host.name:12} {host.ip:13} {host.variant}/{host.flavour} {state}"
+
+
+def _show(lab: labs.Lab) -> None:
+    registry = labs.Registry(lab.directory / "registry", lab.subnet)
+    print(f"lab  {lab.name} 10.77.{lab.subnet.index}.0/24 in {lab.directory}")
+    for host in lab.hosts():
+        print(_describe(host))
+    if registry.running:
+        print(f"registry  {registry.url}  (mirror of docker.io: library/*)")
+        login = f"{registry.username}/{registry.password}"
+        print(f"registry  https://{registry.tls}  user {login}, CA {registry.ca}")
+    print(f"ssh key   {lab.key}  (users root, debian)")
+
+
+def _up(settings: Settings, name: str, hosts: str, *, with_registry: bool) -> None:
+    wanted = _parse_hosts(hosts)
+    begin = time.monotonic()
+    lab = labs.open_lab(settings, name)
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(lab.host, *one) for one in wanted]
+        registry = pool.submit(lab.registry) if with_registry else None
+        for job in jobs:
+            job.result()
+        if registry is not None:
+            registry.result()
+    _show(lab)
+    print(f"up after {time.monotonic() - begin:.1f} s")
+
+
+def _cache(settings: Settings) -> None:
+    lab = labs.Lab(settings, labs.LabRecord("none", 0, None))
+    jobs = [lab.docker_cli, lambda: labs.program(lab.debian), labs.ImageBuilder(lab.debian).store]
+    settings.cache.mkdir(parents=True, exist_ok=True)
+    roots = labs.HostRoots(lab.debian)
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(job) for job in jobs]
+        done += [pool.submit(roots.layers, v, "full") for v in ("systemd", "plain")]  # type: ignore[arg-type]
+        for one in done:
+            one.result()
+
+
+def _list(settings: Settings) -> None:
+    for record in labs.known_labs(settings):
+        _show(labs.existing_lab(settings, record.name))
+
+
+def _replace_by(argv: list[str]) -> None:
+    sys.stdout.flush()
+    os.execvp(argv[0], argv)
+
+
+def _on_host(settings: Settings, arguments: argparse.Namespace) -> None:
+    host = labs.existing_lab(settings, arguments.name).find(arguments.host)
+    verb = arguments.verb
+    if verb == "ssh":
+        argv = [x for x in host.ssh_argv(arguments.user) if x != "BatchMode=yes"]
+        argv.remove("-o")  # the one that BatchMode left alone
+        _replace_by([*argv, *arguments.command])
+    elif verb == "exec":
+        _replace_by(host.inside_argv(arguments.command or ["/bin/bash", "-l"]))
+    elif verb == "stop":
+        host.stop()
+    elif verb == "start":
+        host.start()
+    elif verb == "console":
+        print(host.console(), end="")
+    else:
+        host.destroy()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.lab", description="Real SSH hosts and a registry", epilog=_EPILOG
+    )
+    parser.add_argument("--name", default="lab", help="which lab (several can be up); default: lab")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    up = verbs.add_parser("up", help="start it, or what is missing of it")
+    up.add_argument("--hosts", default="a:systemd,b:plain")
+    up.add_argument("--no-registry", action="store_true")
+    verbs.add_parser("list", help="all labs, their hosts and registries")
+    verbs.add_parser("down", help="remove every trace of it")
+    verbs.add_parser("cache", help="build what is not in the cache yet")
+    verbs.add_parser("prune", help="remove labs whose owner processes died")
+    for verb, text in (
+        ("ssh", "log in, or run a command"),
+        ("exec", "run a command inside without SSH"),
+        ("stop", "cut a host's power"),
+        ("start", "switch a host on"),
+        ("console", "what a host printed"),
+        ("destroy", "remove a host"),
+    ):
+        one = verbs.add_parser(verb, help=text)
+        one.add_argument("host")
+        if verb == "ssh":
+            one.add_argument("-l", "--user", default="root")
+        if verb in ("ssh", "exec"):
+            one.add_argument("command", nargs=argparse.REMAINDER)
+    return parser
+
+
+def main() -> int:
+    """Do one command; the exit status."""
+    arguments = _parser().parse_args()
+    settings = from_environment(os.environ)
+    try:
+        if arguments.verb == "up":
+            registry = not arguments.no_registry
+            _up(settings, arguments.name, arguments.hosts, with_registry=registry)
+        elif arguments.verb == "list":
+            _list(settings)
+        elif arguments.verb == "down":
+            labs.remove(settings, arguments.name)
+        elif arguments.verb == "cache":
+            _cache(settings)
+        elif arguments.verb == "prune":
+            print("\n".join(labs.remove_stale(settings)))
+        else:
+            _on_host(settings, arguments)
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
