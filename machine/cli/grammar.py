@@ -15,10 +15,13 @@ _TRUE = frozenset({"1", "t", "true"})
 _FALSE = frozenset({"0", "f", "false"})
 
 
-def normalise(args: Iterable[str], params: Iterable[click.Parameter]) -> list[str]:
+def normalise(
+    args: Iterable[str], params: Iterable[click.Parameter], *, interspersed: bool = True
+) -> list[str]:
     """Turn `-debug` into `--debug` and `--force=true` into `--force`; stops at `--`.
 
     A value that follows an option is never touched, so `--engine-label -x` arrives as it is.
+    Where options must stand first (`run IMAGE COMMAND -name x`) the first other word ends them.
     """
     options = [p for p in params if isinstance(p, click.Option)]
     by_name = {
@@ -27,7 +30,7 @@ def normalise(args: Iterable[str], params: Iterable[click.Parameter]) -> list[st
     out: list[str] = []
     rest = iter(args)
     for arg in rest:
-        if arg == "--":
+        if arg == "--" or not (interspersed or arg.startswith("-")):
             out.append(arg)
             break
         word = _long(arg, by_name)
@@ -62,7 +65,9 @@ class Command(click.Command):
     """A command whose options may stand before or after its names, in Go's spellings too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, normalise(args, self.get_params(ctx)))
+        params = self.get_params(ctx)
+        free = ctx.allow_interspersed_args
+        return super().parse_args(ctx, normalise(args, params, interspersed=free))
 
 
 class LazyGroup(click.Group):

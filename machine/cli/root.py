@@ -36,6 +36,7 @@ def program_version() -> str:
     envvar="MACHINE_STORAGE_PATH",
     help="Configures storage path [default: ~/.docker/machine]",
 )
+@click.option("--machine", "-m", metavar="NAME", help="Machine for container commands")
 @click.option("--tls-ca-cert", envvar="MACHINE_TLS_CA_CERT", help="CA to verify remotes against")
 @click.option(
     "--tls-ca-key", envvar="MACHINE_TLS_CA_KEY", help="Private key to generate certificates"
@@ -65,6 +66,7 @@ def root(ctx: click.Context, /, **flags: object) -> int | None:
     session = ctx.ensure_object(Session)
     session.flags = Globals(
         storage_path=_text(flags, "storage_path") or None,
+        machine=_text(flags, "machine"),
         debug=bool(flags["debug"]),
         fix_perms=bool(flags["fix_perms"]),
         tls_ca_cert=_text(flags, "tls_ca_cert"),

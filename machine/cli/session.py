@@ -22,6 +22,7 @@ class Globals:
     """The flags that stand before the command."""
 
     storage_path: str | None = None
+    machine: str = ""
     debug: bool = False
     fix_perms: bool = False
     tls_ca_cert: str = ""

@@ -1,0 +1,299 @@
+"""Thin client of the Docker Engine API: what `machine run`, `ps`, ... speak.
+
+HTTP/1.1 by h11 over `machine.stream`; one connection a request, as the commands are short.
+Specification: Docker Engine API v1.51.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote, urlencode, urlsplit
+
+import h11
+
+from machine.errors import MachineError
+from machine.stream import PlainStream, Stream, TlsStream, tls_context
+
+API_VERSION = "1.51"
+CONNECT_TIMEOUT = 20.0  # seconds, docker-machine's
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an engine is.  `url` unix:///path or tcp://host:port; `cert_path` for TLS."""
+
+    url: str
+    cert_path: Path | None = None
+    machine: str = ""
+
+
+class EngineApiError(MachineError):
+    """The engine answered with an error; `status` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"Error response from daemon: {message}")
+        self.status = status
+        self.message = message
+
+
+@dataclass
+class Response:
+    """Head of an answer; the body is read as it comes."""
+
+    status: int
+    headers: Mapping[str, str]
+    _exchange: _Exchange = field(repr=False)
+
+    def chunks(self) -> Iterator[bytes]:
+        yield from self._exchange.body()
+
+    def read(self) -> bytes:
+        return b"".join(self.chunks())
+
+    def json(self) -> object:
+        return json.loads(self.read() or b"null")
+
+    def lines(self) -> Iterator[object]:
+        """JSON documents, one a line (pull progress, events)."""
+        rest = b""
+        for chunk in self.chunks():
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (json.loads(line) for line in lines if line.strip())
+        if rest.strip():
+            yield json.loads(rest)
+
+    def close(self) -> None:
+        self._exchange.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass
+class Hijacked:
+    """A raw connection after attach or exec start."""
+
+    stream: Stream
+    multiplexed: bool
+    early: bytes  # bytes that came with the head
+
+
+class Engine:
+    """Requests to one engine.  Methods raise EngineApiError (the engine said no) and
+    MachineError (it can't be reached, or isn't the one we trust)."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """One request.  `body` is sent as JSON.  Close the response (or use `with`)."""
+        exchange = _Exchange(connect(self.target))
+        try:
+            status, heads = exchange.request(method, _url(path, query), body, headers or {})
+            response = Response(status, heads, exchange)
+            _check(status, response.chunks())
+        except BaseException:
+            exchange.close()
+            raise
+        return response
+
+    def get(self, path: str, **query: object) -> object:
+        with self.call("GET", path, query=query) as response:
+            return response.json()
+
+    def post(self, path: str, body: object = None, **query: object) -> object:
+        with self.call("POST", path, query=query, body=body) as response:
+            return response.json()
+
+    def delete(self, path: str, **query: object) -> object:
+        with self.call("DELETE", path, query=query) as response:
+            return response.json()
+
+    def hijack(
+        self, path: str, *, query: Mapping[str, object] | None = None, body: object = None
+    ) -> Hijacked:
+        """attach and exec start: the connection itself becomes the container's stdio."""
+        exchange = _Exchange(connect(self.target))
+        try:
+            upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
+            status, heads = exchange.request("POST", _url(path, query), body, upgrade)
+            _check(status, exchange.body())
+            multiplexed = "multiplexed" in heads.get("content-type", "")
+            return Hijacked(exchange.stream, multiplexed, exchange.leftover())
+        except BaseException:
+            exchange.close()
+            raise
+
+
+class _Exchange:
+    """One request and its answer over one connection."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._http = h11.Connection(h11.CLIENT)
+
+    def request(
+        self, method: str, target: str, body: object, extra: Mapping[str, str]
+    ) -> tuple[int, dict[str, str]]:
+        data = b"" if body is None else json.dumps(body).encode()
+        headers = [("Host", "docker"), ("User-Agent", "machine"), *extra.items()]
+        if body is not None:
+            headers.append(("Content-Type", "application/json"))
+        if data or method == "POST":
+            headers.append(("Content-Length", str(len(data))))
+        request = h11.Request(method=method, target=target, headers=headers)
+        parts = [self._http.send(request)]
+        if data:
+            parts.append(self._http.send(h11.Data(data=data)))
+        parts.append(self._http.send(h11.EndOfMessage()))
+        self.stream.send(b"".join(part for part in parts if part))
+        while True:
+            event = self._next()
+            if isinstance(event, h11.InformationalResponse) and event.status_code != 101:
+                continue
+            if isinstance(event, h11.Response | h11.InformationalResponse):
+                return event.status_code, {
+                    name.decode().lower(): value.decode("latin-1") for name, value in event.headers
+                }
+            raise MachineError("The engine closed the connection without an answer")
+
+    def _next(self) -> object:
+        while True:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as error:
+                raise MachineError(f"The engine broke off its answer: {error}") from error
+            if event is not h11.NEED_DATA:
+                return event
+            try:
+                self._http.receive_data(self.stream.recv())
+            except OSError as error:
+                raise MachineError(f"Lost the connection to the engine: {error}") from error
+
+    def body(self) -> Iterator[bytes]:
+        while True:
+            event = self._next()
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            else:
+                return
+
+    def leftover(self) -> bytes:
+        """Bytes behind the head of a hijacked answer (101, or 200 without a length)."""
+        return bytes(self._http.trailing_data[0])
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+def _url(path: str, query: Mapping[str, object] | None) -> str:
+    words = {}
+    for name, value in (query or {}).items():
+        if value is None or value is False or value == "":
+            continue
+        words[name] = "1" if value is True else str(value)
+    return f"/v{API_VERSION}{quote(path, safe='/:@')}" + (f"?{urlencode(words)}" if words else "")
+
+
+def _check(status: int, body: Iterator[bytes]) -> None:
+    if status >= 400:
+        raise EngineApiError(status, _message(b"".join(body), status))
+
+
+def _message(body: bytes, status: int) -> str:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace").strip() or f"status {status}"
+    text = found.get("message") if isinstance(found, dict) else None
+    return str(text or f"status {status}")
+
+
+def connect(target: Target) -> Stream:
+    """Open a stream to the engine, verified both ways when it is TCP."""
+    where = urlsplit(target.url)
+    if where.scheme == "unix":
+        return _connect_unix(where.path, target)
+    if where.scheme != "tcp" or not where.hostname:
+        raise MachineError(
+            f"Cannot speak to {target.url!r}",
+            hint="Use a unix:// or tcp:// address; `machine env NAME` exports the right one.",
+        )
+    if target.cert_path is None:
+        raise MachineError(
+            f"{target.url} without TLS is refused",
+            hint="Set DOCKER_CERT_PATH, as `machine env NAME` does.",
+        )
+    return _connect_tls(where.hostname, where.port or 2376, target.cert_path, target)
+
+
+def _connect_unix(path: str, target: Target) -> Stream:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise _unreachable(target, error) from error
+    return PlainStream(sock)
+
+
+def _connect_tls(host: str, port: int, certs: Path, target: Target) -> Stream:
+    try:
+        context = tls_context(
+            str(certs / "ca.pem"), str(certs / "cert.pem"), str(certs / "key.pem")
+        )
+    except (OSError, ssl.SSLError) as error:
+        raise MachineError(
+            f"Cannot read the certificates in {certs}",
+            details=str(error),
+            hint="Run `machine regenerate-certs NAME`.",
+        ) from error
+    try:
+        sock = socket.create_connection((host, port), timeout=CONNECT_TIMEOUT)
+    except OSError as error:
+        raise _unreachable(target, error) from error
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        stream = TlsStream(sock, context, host)
+    except (ssl.SSLError, OSError) as error:
+        sock.close()
+        raise MachineError(
+            f"Error checking TLS connection to {target.url}",
+            details=str(error),
+            hint="The certificates and the host don't match. You can attempt to regenerate them "
+            "using `machine regenerate-certs NAME`.",
+        ) from error
+    sock.settimeout(None)
+    return stream
+
+
+def _unreachable(target: Target, error: OSError) -> MachineError:
+    name = target.machine or "NAME"
+    return MachineError(
+        f"Cannot connect to the engine at {target.url}",
+        details=str(error),
+        hint=f"Is the machine running? Try `machine status {name}` and `machine start {name}`.",
+    )
