@@ -86,9 +86,7 @@ def _on_host(settings: Settings, arguments: argparse.Namespace) -> None:
     host = labs.existing_lab(settings, arguments.name).find(arguments.host)
     verb = arguments.verb
     if verb == "ssh":
-        argv = [x for x in host.ssh_argv(arguments.user) if x != "BatchMode=yes"]
-        argv.remove("-o")  # the one that BatchMode left alone
-        _replace_by([*argv, *arguments.command])
+        _replace_by([*host.ssh_argv(arguments.user), *arguments.command])
     elif verb == "exec":
         _replace_by(host.inside_argv(arguments.command or ["/bin/bash", "-l"]))
     elif verb == "stop":

@@ -203,10 +203,13 @@ class Host:
         self.wait_ssh(seconds)
 
     def ssh_argv(self, user: str = "root") -> list[str]:
-        """The ssh command up to the remote command."""
-        strict = ["-o", "StrictHostKeyChecking=yes", "-o", f"UserKnownHostsFile={self.known_hosts}"]
-        quiet = ["-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes"]
-        return ["ssh", "-F", "none", "-i", str(self.key), *strict, *quiet, f"{user}@{self.ip}"]
+        """The ssh command up to the remote command; it asks for nothing."""
+        options = (
+            "StrictHostKeyChecking=yes", f"UserKnownHostsFile={self.known_hosts}",
+            "BatchMode=yes", "LogLevel=ERROR", "IdentitiesOnly=yes",
+        )  # fmt: skip
+        flags = [f"-o{option}" for option in options]
+        return ["ssh", "-F", "none", "-i", str(self.key), *flags, f"{user}@{self.ip}"]
 
     def ssh(
         self, command: str, *, user: str = "root", check: bool = True, text: str = ""
