@@ -198,6 +198,8 @@ def _operand(words: list[_Token], dot: object) -> object:
         value = _evaluate(words, dot)
         if not words or words.pop(0) != ("mark", ")"):
             raise TemplateError("unclosed left paren")
+        while words and words[0][0] == "field":  # (index .A 0).B
+            value = _field(value, words.pop(0)[1])
         return value
     raise TemplateError(f"unexpected {text!r}")
 
