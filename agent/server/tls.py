@@ -135,6 +135,7 @@ class TlsChannel(Channel):
         self._identity = identity
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        self._finished = False
         self._tls = identity.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     @property
@@ -210,6 +211,9 @@ class TlsChannel(Channel):
             await self._flush()
 
     async def finish(self, linger: float) -> None:
+        if self._finished:
+            return
+        self._finished = True
         # SSL_shutdown reports that the peer's close_notify is missing, or that data was unread:
         # neither matters to one who only lingers now.
         with contextlib.suppress(ssl.SSLError):

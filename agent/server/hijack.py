@@ -1,0 +1,142 @@
+"""The pump between a hijacked connection and a container's standard streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from agent.errors import EngineError
+from agent.server.answers import pulled
+from agent.server.channel import Channel
+from agent.server.limits import Limits
+from agent.server.readiness import readable, writable
+from agent.wire import frames
+from agent.wire.detach import DetachFilter
+from agent.wire.http import Hijack, printable
+
+_log = logging.getLogger("agent.server")
+_RETRY: Final = 0.05  # seconds between writes to a duplex that cannot say when it is writable
+
+
+class _Over(Exception):  # noqa: N818 - an end, not an error
+    """The attachment ends though the container goes on."""
+
+
+class HijackPump:
+    """Runs one hijacked connection to its end.
+
+    The container's end of output ends the connection. The client's end of input is passed on, and
+    output goes on. The client's death, or the detach keys, end the attachment only.
+    """
+
+    def __init__(self, channel: Channel, hijack: Hijack, leftover: bytes, limits: Limits) -> None:
+        self._channel = channel
+        self._hijack = hijack
+        self._duplex = hijack.duplex
+        self._leftover = leftover
+        self._limits = limits
+
+    async def run(self, head: bytes) -> None:
+        """Sends `head`, pumps, and closes duplex and channel on every path."""
+        try:
+            try:
+                await self._channel.send(head)
+                await self._pump()
+            except _Over as end:
+                _log.debug("attachment ended: %s", end)
+            finally:
+                self._close_streams()
+            await self._channel.finish(self._limits.linger)
+        except ConnectionError as error:
+            _log.debug("hijacked client has gone: %s", error)
+        finally:
+            self._channel.abort()
+
+    def _close_streams(self) -> None:
+        self._duplex.close()
+        if self._hijack.logs_first is not None:
+            self._hijack.logs_first.close()
+
+    async def _pump(self) -> None:
+        """Raises ConnectionError, _Over."""
+        output = asyncio.ensure_future(self._output())
+        pending = {
+            output,
+            asyncio.ensure_future(self._input()),
+            asyncio.ensure_future(self._watch()),
+        }
+        try:
+            while not output.done():
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _output(self) -> None:
+        if self._hijack.logs_first is not None:
+            async for data in pulled(self._hijack.logs_first):
+                await self._channel.send(data)
+        while True:
+            pieces = self._read()
+            if pieces is None:
+                await readable(self._duplex.fileno())
+                continue
+            if not pieces:
+                return
+            if self._duplex.tty:
+                await self._channel.send(b"".join(data for _, data in pieces))
+            else:
+                await self._channel.send(frames.encode_all(pieces))
+            # A talkative container and a quick client would else never let anyone else run.
+            await asyncio.sleep(0)
+
+    def _read(self) -> list[tuple[int, bytes]] | None:
+        try:
+            return self._duplex.read()
+        except (EngineError, OSError) as error:
+            _log.warning("reading a container's output failed: %s", printable(str(error)))
+            return []
+
+    async def _input(self) -> None:
+        keys = self._hijack.detach_keys if self._duplex.tty else b""
+        detach = DetachFilter(keys)
+        data, self._leftover = self._leftover, b""
+        while data or (data := await self._channel.recv()):
+            if self._hijack.stdin:
+                taken, detached = detach.feed(data)
+                await self._write(taken)
+                if detached:
+                    raise _Over("detach keys")
+            data = b""
+        if self._hijack.stdin:
+            await self._write(detach.finish())
+            self._duplex.close_write()
+
+    async def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                taken = self._duplex.write(bytes(view))
+            except (EngineError, OSError) as error:
+                _log.debug("writing a container's input failed: %s", printable(str(error)))
+                return  # its output may still matter
+            view = view[taken:]
+            if view:
+                await self._writable()
+
+    async def _writable(self) -> None:
+        fd = self._duplex.write_fileno()
+        if fd is None:
+            await asyncio.sleep(_RETRY)
+        else:
+            await writable(fd)
+
+    async def _watch(self) -> None:
+        """A client that half-closed, or whose input nobody takes, dies without a read telling."""
+        while not self._channel.peer_vanished():  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(self._limits.liveness)
+        raise ConnectionResetError("client vanished")
