@@ -70,7 +70,7 @@ def timestamp(text: str, parameter: str) -> int | None:
 def human_duration(ns: int) -> str:
     """go-units' HumanDuration: "Less than a second", "5 minutes", "About an hour", "3 weeks"."""
     seconds = max(0, ns) // SECOND
-    minutes, hours = seconds // 60, round(seconds / 3600)
+    minutes, hours = seconds // 60, (seconds + 1800) // 3600
     if seconds < _MINUTE:
         return _below_a_minute(seconds)
     if minutes < _MINUTE:

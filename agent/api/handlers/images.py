@@ -1,0 +1,117 @@
+"""Images: pull, list, inspect, history, tag, remove."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from agent.api.call import Api, Call
+from agent.api.filters import IMAGE_KEYS, image_selection, parse
+from agent.api.schema.fields import not_served
+from agent.api.schema.images import (
+    created_seconds,
+    history,
+    image_inspect,
+    image_summary,
+    registry_auth,
+)
+from agent.api.streams import PullLines
+from agent.engine.model import Image, Progress
+from agent.errors import invalid
+from agent.wire.http import Answer, BlockingStream, Reply, json_reply, printable
+
+_DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
+_PLATFORM: Final = re.compile(r"[a-z0-9_.-]+(/[a-z0-9_.-]+){0,2}", re.IGNORECASE)
+
+
+def pull_reference(name: str, tag: str) -> str:
+    """fromImage and tag of the query as one reference; the tag may be a digest.
+
+    Raises EngineError: INVALID without a name; NOT_IMPLEMENTED for all tags of a repository.
+    """
+    name = name.removesuffix(":")
+    if not name:
+        raise invalid("invalid reference format")
+    has_tag = ":" in name.rpartition("/")[2] or "@" in name
+    if not tag:
+        if has_tag:
+            return name
+        raise not_served("pulling all tags of a repository")
+    if _DIGEST.fullmatch(tag):
+        return f"{name}@{tag}"
+    if has_tag:
+        # As in Docker Engine the parameter replaces the tag in the name.
+        name = _without_tag(name)
+    return f"{name}:{tag}"
+
+
+def _without_tag(name: str) -> str:
+    name = name.partition("@")[0]
+    head, colon, last = name.rpartition(":")
+    return head if colon and "/" not in last else name
+
+
+def create(api: Api, call: Call) -> Answer:
+    """POST /images/create: a pull, with its progress."""
+    query = call.query
+    for parameter in ("fromSrc", "changes", "message", "repo"):
+        if query.get(parameter):
+            raise not_served(f"importing an image (parameter {parameter} of images/create)")
+    reference = pull_reference(query.get("fromImage"), query.get("tag"))
+    platform = query.get("platform")
+    if platform and not _PLATFORM.fullmatch(platform):
+        raise invalid(f'"{printable(platform)}" is an invalid platform')
+    auth = registry_auth(call.request.headers.get("x-registry-auth"))
+
+    def pull(progress: Callable[[Progress], None], cancelled: Callable[[], bool]) -> Image:
+        return api.backend.images.pull(
+            reference, platform=platform, auth=auth, progress=progress, cancelled=cancelled
+        )
+
+    return BlockingStream(PullLines(pull, call.body.gone))
+
+
+def list_all(api: Api, call: Call) -> Answer:
+    filters = parse(call.query.get("filters"), IMAGE_KEYS)
+    if filters.get("until"):
+        raise not_served("image filter until")
+    images = image_selection(
+        api.backend.images.all(), filters, created_seconds, api.backend.images.get
+    )
+    images.sort(key=created_seconds, reverse=True)
+    return json_reply([image_summary(one, call.version) for one in images])
+
+
+def inspect(api: Api, call: Call) -> Answer:
+    if call.query.get("platform"):
+        raise not_served("parameter platform of image inspect")
+    return json_reply(image_inspect(api.backend.images.get(call.name), call.version))
+
+
+def show_history(api: Api, call: Call) -> Answer:
+    if call.query.get("platform"):
+        raise not_served("parameter platform of image history")
+    return json_reply(history(api.backend.images.get(call.name)))
+
+
+def tag(api: Api, call: Call) -> Answer:
+    repo = call.query.get("repo")
+    if not repo:
+        raise invalid("invalid reference format")
+    api.backend.images.tag(call.name, repo, call.query.get("tag") or "latest")
+    return Reply(201)
+
+
+def remove(api: Api, call: Call) -> Answer:
+    if call.query.flag("noprune"):
+        raise not_served("parameter noprune of image remove")
+    if call.query.get("platforms"):
+        raise not_served("parameter platforms of image remove")
+    removed = api.backend.images.remove(call.name, force=call.query.flag("force"))
+    return json_reply(
+        [
+            {"Untagged": one.untagged} if one.untagged else {"Deleted": one.deleted}
+            for one in removed
+        ]
+    )

@@ -1,0 +1,258 @@
+"""The route table: every path of the specification, served or not.
+
+docs/api-coverage.md is made from it, and a test holds it against the specification.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from agent.api.call import ApiHandler
+from agent.api.handlers import attached, containers, execs, images, networks, system, volumes
+from agent.api.handlers.unserved import no_swarm, not_in_swarm, not_yet
+from agent.api.version import MINIMUM, Version, page_not_found
+from agent.wire.http import BodyKind
+
+
+class Service(StrEnum):
+    """How far a route is served."""
+
+    SERVED = "served"
+    LATER = "not yet"  # 501, names itself
+    SWARM = "no swarm"  # 503, as an engine outside a swarm
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One (method, path).  `template` is the specification's; {name} may hold slashes, {id} not.
+
+    `inline`: never blocks, answered on the event loop.  `mutating`: leaves an audit line.
+    """
+
+    method: str
+    template: str
+    handler: ApiHandler
+    service: Service = Service.SERVED
+    body: BodyKind = BodyKind.NONE
+    minimum: Version = MINIMUM
+    mutating: bool = False
+    inline: bool = False
+
+
+def _read(template: str, handler: ApiHandler, *, inline: bool = False) -> Row:
+    return Row("GET", template, handler, inline=inline)
+
+
+def _change(method: str, template: str, handler: ApiHandler, body: BodyKind = BodyKind.NONE) -> Row:
+    return Row(method, template, handler, body=body, mutating=True)
+
+
+def _later(method: str, template: str, what: str) -> Row:
+    # A refused body is never read: the server answers and closes.
+    return Row(method, template, not_yet(what), Service.LATER, inline=True)
+
+
+def _swarm(method: str, template: str) -> Row:
+    return Row(method, template, no_swarm, Service.SWARM, inline=True)
+
+
+_SYSTEM: Final = (
+    Row("GET", "/_ping", system.ping, inline=True),
+    Row("HEAD", "/_ping", system.ping, inline=True),
+    _read("/version", system.version, inline=True),
+    _read("/info", system.info),
+    _read("/events", system.events),
+    _read("/system/df", system.disk_usage),
+    _later("POST", "/auth", "checking registry credentials (login)"),
+    _later("POST", "/commit", "committing a container to an image"),
+    _later("POST", "/session", "interactive sessions (BuildKit)"),
+    _later("GET", "/distribution/{name}/json", "asking a registry about an image (distribution)"),
+)
+_CONTAINERS: Final = (
+    _read("/containers/json", containers.list_all),
+    _change("POST", "/containers/create", containers.create, BodyKind.JSON),
+    _read("/containers/{id}/json", containers.inspect),
+    _later("GET", "/containers/{id}/top", "listing a container's processes (top)"),
+    _read("/containers/{id}/logs", attached.logs),
+    _later("GET", "/containers/{id}/changes", "a container's file changes (diff)"),
+    _later("GET", "/containers/{id}/export", "exporting a container"),
+    _later("GET", "/containers/{id}/stats", "container statistics (stats)"),
+    Row("POST", "/containers/{id}/resize", containers.resize),
+    _change("POST", "/containers/{id}/start", containers.start),
+    _change("POST", "/containers/{id}/stop", containers.stop),
+    _change("POST", "/containers/{id}/restart", containers.restart),
+    _change("POST", "/containers/{id}/kill", containers.kill),
+    _later("POST", "/containers/{id}/update", "updating a container's limits"),
+    _change("POST", "/containers/{id}/rename", containers.rename),
+    _change("POST", "/containers/{id}/pause", containers.pause),
+    _change("POST", "/containers/{id}/unpause", containers.unpause),
+    _change("POST", "/containers/{id}/attach", attached.attach),
+    _later("GET", "/containers/{id}/attach/ws", "attaching by WebSocket"),
+    Row("POST", "/containers/{id}/wait", containers.wait),
+    _change("DELETE", "/containers/{id}", containers.remove),
+    _later("HEAD", "/containers/{id}/archive", "copying files from a container (archive)"),
+    _later("GET", "/containers/{id}/archive", "copying files from a container (archive)"),
+    _later("PUT", "/containers/{id}/archive", "copying files to a container (archive)"),
+    _later("POST", "/containers/prune", "pruning containers"),
+    _change("POST", "/containers/{id}/exec", execs.create, BodyKind.JSON),
+    _change("POST", "/exec/{id}/start", execs.start, BodyKind.JSON),
+    Row("POST", "/exec/{id}/resize", execs.resize),
+    _read("/exec/{id}/json", execs.inspect),
+)
+_IMAGES: Final = (
+    _read("/images/json", images.list_all),
+    _change("POST", "/images/create", images.create),
+    _later("GET", "/images/search", "searching a registry"),
+    _later("POST", "/images/prune", "pruning images"),
+    _later("GET", "/images/get", "exporting images (save)"),
+    _later("POST", "/images/load", "importing images (load)"),
+    _read("/images/{name}/json", images.inspect),
+    _read("/images/{name}/history", images.show_history),
+    _later("POST", "/images/{name}/push", "pushing an image"),
+    _change("POST", "/images/{name}/tag", images.tag),
+    _later("GET", "/images/{name}/get", "exporting an image (save)"),
+    _change("DELETE", "/images/{name}", images.remove),
+    _later("POST", "/build", "building images"),
+    _later("POST", "/build/prune", "pruning the build cache"),
+)
+_VOLUMES_AND_NETWORKS: Final = (
+    _read("/volumes", volumes.list_all),
+    _change("POST", "/volumes/create", volumes.create, BodyKind.JSON),
+    _read("/volumes/{name}", volumes.inspect),
+    _swarm("PUT", "/volumes/{name}"),
+    _change("DELETE", "/volumes/{name}", volumes.remove),
+    _later("POST", "/volumes/prune", "pruning volumes"),
+    _read("/networks", networks.list_all),
+    _read("/networks/{id}", networks.inspect),
+    _later("DELETE", "/networks/{id}", "removing networks"),
+    _later("POST", "/networks/create", "creating networks"),
+    _later("POST", "/networks/{id}/connect", "connecting a container to a network"),
+    _later("POST", "/networks/{id}/disconnect", "disconnecting a container from a network"),
+    _later("POST", "/networks/prune", "pruning networks"),
+)
+_PLUGINS: Final = (
+    _read("/plugins", system.no_plugins, inline=True),
+    *(
+        _later(method, template, "managing plugins")
+        for method, template in (
+            ("GET", "/plugins/privileges"),
+            ("POST", "/plugins/pull"),
+            ("POST", "/plugins/create"),
+            ("GET", "/plugins/{name}/json"),
+            ("DELETE", "/plugins/{name}"),
+            ("POST", "/plugins/{name}/enable"),
+            ("POST", "/plugins/{name}/disable"),
+            ("POST", "/plugins/{name}/upgrade"),
+            ("POST", "/plugins/{name}/push"),
+            ("POST", "/plugins/{name}/set"),
+        )
+    ),
+)
+_SWARM: Final = (
+    _later("POST", "/swarm/init", "Swarm (swarm init)"),
+    _later("POST", "/swarm/join", "Swarm (swarm join)"),
+    Row("POST", "/swarm/leave", not_in_swarm, Service.SWARM, inline=True),
+    *(
+        _swarm(method, template)
+        for method, template in (
+            ("GET", "/swarm"),
+            ("POST", "/swarm/update"),
+            ("GET", "/swarm/unlockkey"),
+            ("POST", "/swarm/unlock"),
+            ("GET", "/nodes"),
+            ("GET", "/nodes/{id}"),
+            ("DELETE", "/nodes/{id}"),
+            ("POST", "/nodes/{id}/update"),
+            ("GET", "/services"),
+            ("POST", "/services/create"),
+            ("GET", "/services/{id}"),
+            ("DELETE", "/services/{id}"),
+            ("POST", "/services/{id}/update"),
+            ("GET", "/services/{id}/logs"),
+            ("GET", "/tasks"),
+            ("GET", "/tasks/{id}"),
+            ("GET", "/tasks/{id}/logs"),
+            ("GET", "/secrets"),
+            ("POST", "/secrets/create"),
+            ("GET", "/secrets/{id}"),
+            ("DELETE", "/secrets/{id}"),
+            ("POST", "/secrets/{id}/update"),
+            ("GET", "/configs"),
+            ("POST", "/configs/create"),
+            ("GET", "/configs/{id}"),
+            ("DELETE", "/configs/{id}"),
+            ("POST", "/configs/{id}/update"),
+        )
+    ),
+)
+
+ROUTES: Final[tuple[Row, ...]] = (
+    *_SYSTEM,
+    *_CONTAINERS,
+    *_IMAGES,
+    *_VOLUMES_AND_NETWORKS,
+    *_PLUGINS,
+    *_SWARM,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    row: Row
+    params: Mapping[str, str]
+
+
+_VARIABLE: Final = re.compile(r"\{(id|name)\}")
+_NO_PARAMS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def _expression(template: str) -> re.Pattern[str]:
+    parts = _VARIABLE.split(template)
+    return re.compile(
+        "".join(
+            (re.escape(part) if index % 2 == 0 else _variable(part))
+            for index, part in enumerate(parts)
+        )
+    )
+
+
+def _variable(name: str) -> str:
+    # Image names hold slashes; everything else named is one segment.
+    return f"(?P<{name}>.+)" if name == "name" else f"(?P<{name}>[^/]+)"
+
+
+class Router:
+    """Finds the row of a request: literal paths by one look-up, the others by first segment."""
+
+    def __init__(self, rows: Iterable[Row] = ROUTES) -> None:
+        self._literal: dict[tuple[str, str], Match] = {}
+        self._patterns: dict[tuple[str, str], list[tuple[re.Pattern[str], Row]]] = {}
+        for row in rows:
+            if "{" in row.template:
+                key = (row.method, _family(row.template))
+                self._patterns.setdefault(key, []).append((_expression(row.template), row))
+            else:
+                self._literal[row.method, row.template] = Match(row, _NO_PARAMS)
+
+    def find(self, method: str, path: str, version: Version) -> Match:
+        """Raises EngineError (NOT_FOUND "page not found") for unknown paths and wrong methods."""
+        match = self._literal.get((method, path)) or self._by_pattern(method, path)
+        if match is None or version < match.row.minimum:
+            raise page_not_found()
+        return match
+
+    def _by_pattern(self, method: str, path: str) -> Match | None:
+        for expression, row in self._patterns.get((method, _family(path)), ()):
+            found = expression.fullmatch(path)
+            if found is not None:
+                return Match(row, found.groupdict())
+        return None
+
+
+def _family(path: str) -> str:
+    return path.split("/", 2)[1] if path.startswith("/") else ""
