@@ -315,13 +315,20 @@ class Records(Protocol):
 
     def delete(self, container_id: str) -> None: ...
 
+    def retire(self, container_id: str, detail: Mapping[str, str]) -> int:
+        """Delete the record and begin a "remove" intent in one commit; returns the intent's row."""
+        ...
+
     def all(self) -> list[Container]: ...
 
     def begin(self, container_id: str, intent: str, detail: Mapping[str, str]) -> int:
         """Write an intent row ("create", "start", "remove") before the first side effect."""
         ...
 
-    def end(self, row: int) -> None: ...
+    def end(self, row: int) -> None:
+        """Need not be durable on return: it is carried by the next commit.  A row that comes back
+        after a crash is redone or undone once more, which must be harmless."""
+        ...
 
     def pending(self) -> list[tuple[int, str, str, Mapping[str, str]]]:
         """(row, container id, intent, detail) that a dead agent left."""
