@@ -29,18 +29,21 @@ class LocalDriver:
     options = OPTIONS
     adopts = True
 
-    def check(self, ctx: DriverContext) -> list[str]:  # noqa: ARG002  the contract's signature
+    def check(self, ctx: DriverContext) -> list[str]:
+        del ctx
         if sys.platform != "linux":
             return ["containers need Linux; use --driver ssh with a Linux host"]
         return []
 
-    def create(self, ctx: DriverContext) -> Iterator[Made]:  # noqa: ARG002
+    def create(self, ctx: DriverContext) -> Iterator[Made]:
+        del ctx
         return iter(())
 
     def remove(self, ctx: DriverContext) -> None:
         """Nothing was made."""
 
-    def state(self, ctx: DriverContext) -> HostState:  # noqa: ARG002
+    def state(self, ctx: DriverContext) -> HostState:
+        del ctx
         return HostState.RUNNING
 
     def address(self, ctx: DriverContext) -> Address:

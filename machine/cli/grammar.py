@@ -92,10 +92,10 @@ class LazyGroup(click.Group):
                 skip = arg in takes_value or long in takes_value
         return normalise(args, params)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         row = COMMANDS.get(cmd_name)
         if row is None:
             return None
@@ -105,7 +105,7 @@ class LazyGroup(click.Group):
             raise TypeError(f"{row[0]} is not a command")
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for name, (_, section, text) in COMMANDS.items():
             sections.setdefault(section, []).append((name, text))
