@@ -1,0 +1,97 @@
+"""Side-by-side measurements: `python -m bench [--host unix:///... --host unix:///...]`.
+
+Without --host, a lab with two hosts is made: this checkout's agent in one, Debian's docker.io in
+the other.  Rounds of all engines are interleaved, so that a busy moment hits all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.client import pull
+from bench.engines import Engine, debians, ours
+from bench.measures import MEASURES, Measure
+from bench.report import Samples, markdown, show
+from tests.lab.host import Host
+from tests.lab.lab import open_lab
+from tests.lab.settings import from_environment
+
+
+def measure_all(
+    engines: Sequence[Engine], wanted: Sequence[Measure], factor: float
+) -> list[tuple[Measure, Samples]]:
+    measured: list[tuple[Measure, Samples]] = []
+    for measure in wanted:
+        samples: dict[str, list[float]] = {engine.name: [] for engine in engines}
+        for _ in range(max(1, round(measure.rounds * factor))):
+            for engine in engines:
+                api = engine.api()
+                samples[engine.name].append(measure.work(engine, api))
+                api.close()
+        measured.append((measure, samples))
+        best = {name: show(sorted(v)[len(v) // 2], measure.unit) for name, v in samples.items()}
+        print(f"{measure.name}: {best}", file=sys.stderr, flush=True)
+    return measured
+
+
+def floor_of(host: Host) -> str:
+    """Median of bare crun + overlay + netns in a lab host."""
+    shutil.copy(Path(__file__).with_name("floor.py"), host.data / "floor.py")
+    script = "mkdir -p /var/lib/machine/floor/bin; cp /bin/busybox /var/lib/machine/floor/bin/true"
+    host.run("sh", "-c", script, check=False)
+    if not (host.data / "floor/bin/true").exists():
+        shutil.copy("/bin/busybox", host.data / "floor/bin/true")
+    done = host.run("python3", "/var/lib/machine/floor.py", "/var/lib/machine/floor", "10")
+    return show(float(done.stdout), "s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--host", action="append", default=[], help="unix:///path of an engine")
+    parser.add_argument("--only", default="", help="measures whose name contains this")
+    parser.add_argument("--factor", type=float, default=1.0, help="scales the rounds")
+    parser.add_argument("--json", default="", help="write all samples to this file")
+    options = parser.parse_args()
+    wanted = [m for m in MEASURES if options.only in m.name]
+    if options.host:
+        engines = [Engine(f"host{i + 1}", url) for i, url in enumerate(options.host)]
+        return _finish(engines, wanted, options, "")
+    lab = open_lab(from_environment(os.environ), f"bench{os.getpid()}", owner=os.getpid())
+    engines = []
+    try:
+        mirror = lab.registry().url
+        engines = [ours(lab, mirror), debians(lab, mirror)]
+        floor = floor_of(lab.host("floor", "plain"))
+        return _finish(engines, wanted, options, floor)
+    finally:
+        for engine in engines:
+            if engine.stop:
+                engine.stop()
+        lab.down()
+
+
+def _finish(
+    engines: Sequence[Engine], wanted: Sequence[Measure], options: argparse.Namespace, floor: str
+) -> int:
+    for engine in engines:
+        api = engine.api()
+        pull(api, "busybox", "latest")
+        api.close()
+    measured = measure_all(engines, wanted, options.factor)
+    print(markdown(measured, [engine.name for engine in engines]))
+    if floor:
+        print(f"\nfloor (bare crun + overlay + netns): {floor}")
+    if options.json:
+        document = {measure.name: samples for measure, samples in measured}
+        Path(options.json).write_text(json.dumps(document, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

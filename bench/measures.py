@@ -1,0 +1,283 @@
+"""What is measured.  Each function does one unit of work on one engine and returns seconds
+(or another number, as its row in MEASURES says)."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from bench.client import Api, ApiError, create, pull
+from bench.engines import Engine
+
+Work = Callable[[Engine, Api], float]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """`unit`: s, MiB, MB/s, lines/s.  `better`: lower or higher."""
+
+    name: str
+    work: Work
+    unit: str = "s"
+    better: str = "lower"
+    rounds: int = 10
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def ping(engine: Engine, api: Api) -> float:
+    return _timed(lambda: [api.raw("GET", "/_ping") for _ in range(100)]) / 100
+
+
+def run_whole(engine: Engine, api: Api) -> float:
+    """create + start + wait + remove, default bridge network."""
+
+    def work() -> None:
+        container = create(api, ["true"])
+        api.raw("POST", f"/containers/{container}/start")
+        api.raw("POST", f"/containers/{container}/wait")
+        api.raw("DELETE", f"/containers/{container}")
+
+    return _timed(work)
+
+
+def _phase(which: str) -> Work:
+    def work(engine: Engine, api: Api) -> float:
+        spent = {}
+        start = time.perf_counter()
+        container = create(api, ["true"])
+        for name, method, path in (
+            ("create", "", ""),
+            ("start", "POST", "/start"),
+            ("wait", "POST", "/wait"),
+            ("remove", "DELETE", ""),
+        ):
+            if method:
+                api.raw(method, f"/containers/{container}{path}")
+            now = time.perf_counter()
+            spent[name] = now - start
+            start = now
+        return spent[which]
+
+    return work
+
+
+def start_serial(engine: Engine, api: Api) -> float:
+    """Seconds a container, ten one after another (create + start)."""
+    made: list[str] = []
+
+    def work() -> None:
+        for _ in range(10):
+            made.append(create(api, ["sleep", "600"]))
+            api.raw("POST", f"/containers/{made[-1]}/start")
+
+    spent = _timed(work) / 10
+    _remove(engine, made)
+    return spent
+
+
+def start_parallel(engine: Engine, api: Api) -> float:
+    """Seconds a container, ten at once (create + start)."""
+
+    def one(_: int) -> str:
+        mine = engine.api()
+        container = create(mine, ["sleep", "600"])
+        mine.raw("POST", f"/containers/{container}/start")
+        mine.close()
+        return container
+
+    with ThreadPoolExecutor(10) as pool:
+        start = time.perf_counter()
+        made = list(pool.map(one, range(10)))
+        spent = (time.perf_counter() - start) / 10
+    _remove(engine, made)
+    return spent
+
+
+def _remove(engine: Engine, containers: list[str]) -> None:
+    def one(container: str) -> None:
+        api = engine.api()
+        api.raw("DELETE", f"/containers/{container}", force=1)
+        api.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, containers))
+
+
+class Running:
+    """A running container for the length of a with block."""
+
+    def __init__(self, engine: Engine, api: Api, command: list[str], **host: object) -> None:
+        self._engine = engine
+        self.id = create(api, command, **host)
+        api.raw("POST", f"/containers/{self.id}/start")
+
+    def __enter__(self) -> str:
+        return self.id
+
+    def __exit__(self, *_: object) -> None:
+        _remove(self._engine, [self.id])
+
+
+def exec_true(engine: Engine, api: Api) -> float:
+    """exec create + start to the end of its output, five times; seconds each."""
+    body = {"Cmd": ["echo", "x"], "AttachStdout": True, "AttachStderr": True}
+
+    def one(container: str) -> bytes:
+        made = api.send("POST", f"/containers/{container}/exec", body)
+        return api.hijack(f"/exec/{made['Id']}/start", {"Detach": False, "Tty": False})  # type: ignore[index]
+
+    with Running(engine, api, ["sleep", "600"]) as container:
+        return _timed(lambda: [one(container) for _ in range(5)]) / 5
+
+
+def inspect_one(engine: Engine, api: Api) -> float:
+    with Running(engine, api, ["sleep", "600"]) as container:
+        return (
+            _timed(lambda: [api.raw("GET", f"/containers/{container}/json") for _ in range(50)])
+            / 50
+        )
+
+
+def listing(count: int) -> Work:
+    """GET /containers/json?all=1 with `count` created containers."""
+
+    def work(engine: Engine, api: Api) -> float:
+        made = [create(api, ["true"]) for _ in range(count)]
+        spent = _timed(lambda: [api.raw("GET", "/containers/json", all=1) for _ in range(10)]) / 10
+        _remove(engine, made)
+        return spent
+
+    return work
+
+
+def pull_of(image: str, tag: str) -> Work:
+    def work(engine: Engine, api: Api) -> float:
+        with contextlib.suppress(ApiError):  # it was not there
+            api.raw("DELETE", f"/images/{image}:{tag}", force=1)
+        return _timed(lambda: pull(api, image, tag))
+
+    return work
+
+
+LINES = 200_000
+
+
+def write_logs(engine: Engine, api: Api) -> float:
+    """Lines a second that a container can write."""
+    command = ["sh", "-c", f"yes 0123456789012345678901234567890123456789 | head -n {LINES}"]
+    container = create(api, command)
+    start = time.perf_counter()
+    api.raw("POST", f"/containers/{container}/start")
+    api.raw("POST", f"/containers/{container}/wait")
+    spent = time.perf_counter() - start
+    _remove(engine, [container])
+    return LINES / spent
+
+
+def read_logs(engine: Engine, api: Api) -> float:
+    """MB/s of GET logs."""
+    command = ["sh", "-c", f"yes 0123456789012345678901234567890123456789 | head -n {LINES}"]
+    container = create(api, command)
+    api.raw("POST", f"/containers/{container}/start")
+    api.raw("POST", f"/containers/{container}/wait")
+    start = time.perf_counter()
+    size = sum(len(chunk) for chunk in api.stream(f"/containers/{container}/logs", stdout=1))
+    spent = time.perf_counter() - start
+    _remove(engine, [container])
+    return size / spent / 1e6
+
+
+def port_throughput(engine: Engine, api: Api) -> float:
+    """MB/s from a container through its published port, taken from outside its host."""
+    if engine.host is None:
+        return float("nan")
+    command = [
+        "sh",
+        "-c",
+        "while :; do nc -l -p 80 -e sh -c 'dd if=/dev/zero bs=1M count=512 2>/dev/null'; done",
+    ]
+    binding = {"80/tcp": [{"HostIp": "", "HostPort": "18080"}]}
+    with Running(engine, api, command, PortBindings=binding):
+        sock = _connect(engine.host.ip, 18080)
+        start = time.perf_counter()
+        size = 0
+        while chunk := sock.recv(1 << 20):
+            size += len(chunk)
+        spent = time.perf_counter() - start
+        sock.close()
+    return size / spent / 1e6
+
+
+def _connect(host: str, port: int) -> socket.socket:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=30)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def idle_memory(engine: Engine, api: Api) -> float:
+    """MiB of the engine's own processes with nothing running."""
+    value = engine.pss()
+    return float("nan") if value is None else value / (1 << 20)
+
+
+def container_memory(engine: Engine, api: Api) -> float:
+    """MiB that each of ten running containers adds to the engine's own processes."""
+    before = engine.pss()
+    if before is None:
+        return float("nan")
+    made = []
+    for _ in range(10):
+        made.append(create(api, ["sleep", "600"]))
+        api.raw("POST", f"/containers/{made[-1]}/start")
+    after = engine.pss() or 0
+    _remove(engine, made)
+    return (after - before) / 10 / (1 << 20)
+
+
+def start_up(engine: Engine, api: Api) -> float:
+    """Seconds from the program's start to its first ping, after an orderly stop."""
+    if engine.start is None or engine.stop is None:
+        return float("nan")
+    api.close()
+    engine.stop()
+    return _timed(engine.start)
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure("memory idle (PSS)", idle_memory, "MiB", rounds=3),
+    Measure("ping", ping),
+    Measure("run: create+start+wait+remove", run_whole, rounds=15),
+    Measure("  create", _phase("create"), rounds=5),
+    Measure("  start", _phase("start"), rounds=5),
+    Measure("  wait", _phase("wait"), rounds=5),
+    Measure("  remove", _phase("remove"), rounds=5),
+    Measure("create+start, one by one (each)", start_serial, rounds=3),
+    Measure("create+start, ten at once (each)", start_parallel, rounds=3),
+    Measure("exec to end of output", exec_true, rounds=5),
+    Measure("inspect", inspect_one, rounds=3),
+    Measure("list 1", listing(1), rounds=3),
+    Measure("list 100", listing(100), rounds=2),
+    Measure("list 300", listing(300), rounds=1),
+    Measure("pull one large layer", pull_of("large", "latest"), rounds=3),
+    Measure("pull five layers, gzip", pull_of("layers", "latest"), rounds=3),
+    Measure("pull five layers, zstd", pull_of("layers", "zstd"), rounds=3),
+    Measure("log lines written", write_logs, "lines/s", "higher", 3),
+    Measure("GET logs", read_logs, "MB/s", "higher", 3),
+    Measure("published port", port_throughput, "MB/s", "higher", 3),
+    Measure("memory a container (PSS)", container_memory, "MiB", rounds=2),
+    Measure("start to first ping", start_up, rounds=3),
+)
