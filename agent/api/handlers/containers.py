@@ -9,6 +9,7 @@ from typing import Final
 from agent.api.call import Api, Call
 from agent.api.filters import CONTAINER_KEYS, ContainerLookups, container_predicate, parse
 from agent.api.schema.create import create_request, valid_name
+from agent.api.schema.fields import not_served
 from agent.api.schema.inspect import Surroundings, inspect_document
 from agent.api.schema.listing import ImageNames, list_entry
 from agent.api.schema.networking import LIVE_PHASES
@@ -139,7 +140,7 @@ def rename(api: Api, call: Call) -> Answer:
 
 def remove(api: Api, call: Call) -> Answer:
     if call.query.flag("link"):
-        raise invalid("removing links is not served by this engine yet (parameter link)")
+        raise not_served("removing links (parameter link)")
     api.backend.containers.remove(
         call.id, force=call.query.flag("force"), volumes=call.query.flag("v")
     )

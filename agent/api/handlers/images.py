@@ -104,8 +104,7 @@ def tag(api: Api, call: Call) -> Answer:
 
 
 def remove(api: Api, call: Call) -> Answer:
-    if call.query.flag("noprune"):
-        raise not_served("parameter noprune of image remove")
+    """DELETE.  `noprune` changes nothing: images here have no untagged parents."""
     if call.query.get("platforms"):
         raise not_served("parameter platforms of image remove")
     removed = api.backend.images.remove(call.name, force=call.query.flag("force"))
