@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -105,6 +106,7 @@ class Server:
         self._ports: dict[HttpConnection, _TlsPort] = {}
         self._addresses: Counter[str] = Counter()
         self._open = 0
+        self._none_open = asyncio.Event()
         self._handshakes = 0
         self._stopping = False
         self._sweeper: asyncio.Task[None] | None = None
@@ -187,6 +189,9 @@ class Server:
         for task in list(self._connections):
             task.cancel()
         await self._wait_for_connections(self._limits.linger)
+        if self._open:  # transports close in the loop's next rounds
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._none_open.wait(), self._limits.linger)
         self._workers.shutdown(wait=False, cancel_futures=True)
         self._producers.shutdown(wait=False, cancel_futures=True)
 
@@ -201,6 +206,7 @@ class Server:
     ) -> None:
         address = raw.peer_address()
         self._open += 1
+        self._none_open.clear()
         self._addresses[address] += 1
         crowded = bool(address) and self._addresses[address] > self._limits.per_address
         if self._stopping or crowded or self._open > self._limits.total:
@@ -214,6 +220,8 @@ class Server:
     def _closed(self, raw: RawChannel) -> None:
         address = raw.peer_address()
         self._open -= 1
+        if not self._open:
+            self._none_open.set()
         self._addresses[address] -= 1
         if not self._addresses[address]:
             del self._addresses[address]

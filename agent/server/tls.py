@@ -76,7 +76,7 @@ def load_identity(config: TlsConfig) -> Identity:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
         files = f"{config.certificate}, {config.key}, {config.authority}"
         raise TlsError(f"cannot use the TLS files {files}: {reason}") from error
-    hosts = frozenset(name.lower() for name in (*names.dns, *names.ips, "localhost"))
+    hosts = frozenset(name.lower() for name in (*names.dns, *names.ips, "localhost", "docker"))
     return Identity(context, store_id, hosts, stamp)
 
 

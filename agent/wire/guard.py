@@ -21,7 +21,7 @@ ANY_HOST: Final = "*"
 # Over a unix socket the host means nothing, and clients send whatever they like: nothing,
 # "docker", "localhost", the API version (curl http://v1.43/...), the escaped socket path. A page's
 # own name, which is what DNS rebinding sends, has a dot in it.
-_UNIX_HOST: Final = re.compile(r"|[a-z0-9_-]+|v[0-9]+\.[0-9]+|([a-z0-9_-]+\.)+localhost|%2f.*|/.*")
+_UNIX_HOST: Final = re.compile(r"[a-z0-9_-]+|v[0-9]+\.[0-9]+|([a-z0-9_-]+\.)+localhost|%2f.*|/.*")
 _PORT: Final = re.compile(r":[0-9]{0,5}$")
 
 
@@ -39,11 +39,11 @@ def refusal(headers: Headers, client: Client, hosts: frozenset[str]) -> EngineEr
 
 
 def host_allowed(host: str, transport: Transport, hosts: frozenset[str]) -> bool:
-    """An address is always allowed: a page that was reached by address cannot be rebound."""
+    """No name at all (HTTP/1.0) and any address are allowed: neither can be a rebound page's."""
     name = host.strip().lower()
     if not name.startswith("["):
         name = _PORT.sub("", name)
-    if ANY_HOST in hosts or name in hosts or _is_address(name):
+    if not name or ANY_HOST in hosts or name in hosts or _is_address(name):
         return True
     return transport is Transport.UNIX and _UNIX_HOST.fullmatch(name) is not None
 
