@@ -168,6 +168,8 @@ def debians(lab: Lab, mirror: str) -> Engine:
     place = host.data / "docker"
     if not place.exists():
         shutil.copytree(lab.engine(), place, symlinks=True)
+        for name in ("iptables", "ip6tables"):  # made by update-alternatives when installed
+            (place / "usr/sbin" / name).symlink_to("xtables-nft-multi")
     root = "/var/lib/machine/docker"
     env = [
         "env",

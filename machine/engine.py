@@ -89,7 +89,6 @@ class Hijacked:
     """A raw connection after attach or exec start."""
 
     stream: Stream
-    multiplexed: bool
     early: bytes  # bytes that came with the head
 
 
@@ -139,10 +138,9 @@ class Engine:
         exchange = _Exchange(connect(self.target))
         try:
             upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
-            status, heads = exchange.request("POST", _url(path, query), body, upgrade)
+            status, _ = exchange.request("POST", _url(path, query), body, upgrade)
             _check(status, exchange.body())
-            multiplexed = "multiplexed" in heads.get("content-type", "")
-            return Hijacked(exchange.stream, multiplexed, exchange.leftover())
+            return Hijacked(exchange.stream, exchange.leftover())
         except BaseException:
             exchange.close()
             raise

@@ -82,11 +82,11 @@ def proxied_signals(send: Callable[[str], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def pump(hijacked: Hijacked, *, stdin: bool) -> None:
-    """Carry bytes until the engine ends the stream."""
+def pump(hijacked: Hijacked, *, stdin: bool, tty: bool) -> None:
+    """Carry bytes until the engine ends the stream; without a tty they are frames."""
     if stdin:
         threading.Thread(target=_send_stdin, args=(hijacked,), daemon=True).start()
-    decoder = FrameDecoder(partial=True) if hijacked.multiplexed else None
+    decoder = FrameDecoder(partial=True) if not tty else None
     data = hijacked.early
     while True:
         if data:

@@ -76,14 +76,14 @@ def stream(
     if flags.tty:
         terminal.send_size(engine, path)
         with terminal.following_size(engine, path):
-            terminal.pump(hijacked, stdin=flags.interactive)
+            terminal.pump(hijacked, stdin=flags.interactive, tty=flags.tty)
         return
 
     def send(signal: str) -> None:
         engine.post(f"{path}/kill", signal=signal)
 
     with terminal.proxied_signals(send) if sig_proxy else contextlib.nullcontext():
-        terminal.pump(hijacked, stdin=flags.interactive)
+        terminal.pump(hijacked, stdin=flags.interactive, tty=flags.tty)
 
 
 def _terminal(raw: bool) -> contextlib.AbstractContextManager[None]:

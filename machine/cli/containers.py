@@ -200,9 +200,9 @@ def _run_exec(client: Engine, path: str, flags: RunFlags) -> int:
     if flags.tty:
         with terminal.raw_terminal(), terminal.following_size(client, path):
             terminal.send_size(client, path)
-            terminal.pump(hijacked, stdin=flags.interactive)
+            terminal.pump(hijacked, stdin=flags.interactive, tty=flags.tty)
     else:
-        terminal.pump(hijacked, stdin=flags.interactive)
+        terminal.pump(hijacked, stdin=flags.interactive, tty=flags.tty)
     found = client.get(f"{path}/json")
     return int(found.get("ExitCode") or 0) if isinstance(found, dict) else 0
 
