@@ -40,11 +40,8 @@ _ALIASES: Final = {"CLD": signal.SIGCHLD, "POLL": signal.SIGIO, "IOT": signal.SI
 
 def number(word: str) -> int:
     """1..64.  Raises INVALID "invalid signal: x"."""
-    found = 0
-    if _NUMBER.fullmatch(word):
-        found = int(word)
-    else:
-        found = _by_name(word.upper().removeprefix("SIG"))
+    named = _NUMBER.fullmatch(word) is None
+    found = _by_name(word.upper().removeprefix("SIG")) if named else int(word)
     if not 1 <= found <= signal.SIGRTMAX:
         raise invalid(f"invalid signal: {word}")
     return found
