@@ -5,12 +5,13 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
 
 from tests.lab import lab as labs
 from tests.lab.errors import LabError
 from tests.lab.host import Host
-from tests.lab.hostroot import FLAVOURS, VARIANTS, Flavour, Variant
+from tests.lab.hostroot import FLAVOURS, VARIANTS, Flavour, HostRoots, Variant
+from tests.lab.images import ImageBuilder
+from tests.lab.registry import Registry, program
 from tests.lab.settings import Settings, from_environment
 
 _EPILOG = f"""hosts: NAME[:VARIANT[:FLAVOUR]],... with variants {", ".join(VARIANTS)}
@@ -24,7 +25,7 @@ def _parse_hosts(text: str) -> list[tuple[str, Variant, Flavour]]:
         variant, flavour = variant or "systemd", flavour or "full"
         if rest or variant not in VARIANTS or flavour not in FLAVOURS:
             raise LabError(f"bad host {word!r}\n{_EPILOG}")
-        wanted.append((name, cast("Variant", variant), cast("Flavour", flavour)))
+        wanted.append((name, variant, flavour))
     return wanted
 
 
@@ -34,7 +35,7 @@ def _describe(host: Host) -> str:
 
 
 def _show(lab: labs.Lab) -> None:
-    registry = labs.Registry(lab.directory / "registry", lab.subnet)
+    registry = Registry(lab.directory / "registry", lab.subnet)
     print(f"lab  {lab.name} 10.77.{lab.subnet.index}.0/24 in {lab.directory}")
     for host in lab.hosts():
         print(_describe(host))
@@ -62,9 +63,9 @@ def _up(settings: Settings, name: str, hosts: str, *, with_registry: bool) -> No
 
 def _cache(settings: Settings) -> None:
     lab = labs.Lab(settings, labs.LabRecord("none", 0, None))
-    jobs = [lab.docker_cli, lambda: labs.program(lab.debian), labs.ImageBuilder(lab.debian).store]
+    jobs = [lab.docker_cli, lambda: program(lab.debian), ImageBuilder(lab.debian).store]
     settings.cache.mkdir(parents=True, exist_ok=True)
-    roots = labs.HostRoots(lab.debian)
+    roots = HostRoots(lab.debian)
     with ThreadPoolExecutor(4) as pool:
         done = [pool.submit(job) for job in jobs]
         done += [pool.submit(roots.layers, v, "full") for v in ("systemd", "plain")]  # type: ignore[arg-type]

@@ -147,7 +147,8 @@ def remove(lab: str, unit: str = "", *, keep_top: bool = False) -> None:
     """Remove the cgroups of the lab (or unit; only its children with `keep_top`)."""
 
     def removed() -> bool:
-        return all([_remove_tree(t, keep_top=keep_top) for t in _directories(lab, unit)])
+        left = [t for t in _directories(lab, unit) if not _remove_tree(t, keep_top=keep_top)]
+        return not left
 
     wait_until(removed, 10, f"cgroups of lab {lab} {unit} to go")
     if not unit and not keep_top:

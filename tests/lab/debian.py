@@ -3,7 +3,7 @@
 Every layer is the upper folder of an overlay, so a host root or an image is a list of folders.
 """
 
-import datetime
+import datetime as dt
 import hashlib
 import json
 import shutil
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tests.lab.cache import Cache, key_of
 from tests.lab.enter import Overlay, Root
-from tests.lab.process import CLEAN_ENVIRONMENT, run
+from tests.lab.environment import CLEAN_ENVIRONMENT
+from tests.lab.process import run
 from tests.lab.settings import REPOSITORY
 
 SUITE = "bookworm"
@@ -95,12 +96,10 @@ class Debian:
             (place / "apt.conf").write_text(config)
             (place / "sources.list").write_text("\n".join(sources_of_this_computer()) + "\n")
             (place / "lists").mkdir()
-            self._inside(
-                place / "scratch", [self.minimal()], f"{_APT} -qq update", lists=place
-            )
+            self._inside(place / "scratch", [self.minimal()], f"{_APT} -qq update", lists=place)
             shutil.rmtree(place / "scratch")
 
-        today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()  # mirrors drop old packages
+        today = dt.datetime.now(tz=dt.UTC).date().isoformat()  # mirrors drop old packages
         return self.cache.entry("indexes", key_of("indexes", 1, MINIMAL_KEY, today), build)
 
     def _inside(

@@ -12,7 +12,7 @@ def _code(machine: str, address: int, length: int) -> bytes:
     if machine == "amd64":
         return (
             b"\xb8\x01\x00\x00\x00\xbf\x01\x00\x00\x00"  # mov eax, 1; mov edi, 1
-            + b"\xbe" + struct.pack("<I", address)  # mov esi, address
+             b"\xbe" + struct.pack("<I", address)  # mov esi, address
             + b"\xba" + struct.pack("<I", length)  # mov edx, length
             + b"\x0f\x05\xb8\x3c\x00\x00\x00\x31\xff\x0f\x05"  # syscall; mov eax, 60; xor edi, edi; syscall
         )  # fmt: skip

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,16 +15,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.lab import cgroups, network
 from tests.lab.enter import Overlay, Root
+from tests.lab.environment import CLEAN_ENVIRONMENT
 from tests.lab.errors import LabError
 from tests.lab.hostroot import Flavour, Variant
-from tests.lab.process import CLEAN_ENVIRONMENT, run
+from tests.lab.process import run
+from tests.lab.settings import REPOSITORY
 from tests.lab.supervise import Unit, power_on
 from tests.lab.waiting import wait_until
 
 USERS = ("root", "debian")
 _BOOT_SECONDS = 30.0
-# Moves itself into the host's cgroup before it enters, so that what it starts there belongs there.
-_ENTER = 'for f in $1; do echo 0 >"$f"; done; shift; exec "$@"'
+# not -m: the caller may be in any folder
+_INSIDE = f"""import sys; sys.path.insert(0, {str(REPOSITORY)!r})
+from tests.lab.inside import main; sys.exit(main(sys.argv[1:]))"""
 
 
 def new_ssh_key(comment: str) -> tuple[str, str]:
@@ -78,9 +82,7 @@ class Host:
         self._subnet = subnet
 
     @classmethod
-    def make(
-        cls, directory: Path, record: HostRecord, subnet: network.Subnet, key: Path
-    ) -> "Host":
+    def make(cls, directory: Path, record: HostRecord, subnet: network.Subnet, key: Path) -> "Host":
         """Lay out a new host's disk; it is off."""
         record_file = directory / "host.json"
         for name in ("upper", "work", "top", "data"):
@@ -230,9 +232,7 @@ class Host:
             raise LabError(f"host {self.name} is off")
         cgroups.make(self._subnet.lab, f"{self.unit}/lab-exec")
         files = cgroups.procs_files(self._subnet.lab, f"{self.unit}/lab-exec")
-        enter = ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--"]
-        path = f"PATH={CLEAN_ENVIRONMENT['PATH']}"
-        return ["sh", "-c", _ENTER, "sh", " ".join(files), *enter, "env", path, *argv]
+        return [sys.executable, "-S", "-c", _INSIDE, str(pid), " ".join(files), *argv]
 
     def _hardware(self) -> Unit:
         folder = self.directory
@@ -291,4 +291,3 @@ def read_record(directory: Path) -> HostRecord | None:
     except FileNotFoundError:
         return None
     return HostRecord(**raw | {"layers": tuple(raw["layers"])})
-

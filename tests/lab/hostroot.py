@@ -27,7 +27,9 @@ _BARE = (
 _SYSTEMD = "systemd systemd-sysv dbus libpam-systemd"
 _PARTS = "crun runc conmon nftables libnftables1"
 # also in the hosts' repository, for provisioning that wants them
-_OFFERED = f"{_PARTS} python3-minimal python3 ca-certificates iptables zstd libzstd1 busybox-static tini"
+_OFFERED = (
+    f"{_PARTS} python3-minimal python3 ca-certificates iptables zstd libzstd1 busybox-static tini"
+)
 _SSHD = """\
 HostKey /etc/ssh/ssh_host_ed25519_key
 PermitRootLogin prohibit-password
@@ -67,7 +69,7 @@ esac
 _INIT = (Path(__file__).parent / "plain_init.py").read_text()
 _BARE_KEY = key_of("bare", 1, MINIMAL_KEY, _BARE, _OFFERED, _SSHD, _AFTER_BARE)
 _PLAIN_KEY = key_of("plain", 1, _BARE_KEY, _INIT, _POWER)
-_SYSTEMD_KEY = key_of("systemd", 1, _BARE_KEY, _SYSTEMD, _MASKED)
+_SYSTEMD_KEY = key_of("systemd", 2, _BARE_KEY, _SYSTEMD, _MASKED)
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,9 @@ class HostRoots:
             (units / "default.target").unlink(missing_ok=True)
             (units / "default.target").symlink_to("/lib/systemd/system/multi-user.target")
             (place / "root/etc/machine-id").write_text("")
+            late = units / "ssh.service.d"  # else users are refused in the first tenths of a second
+            late.mkdir()
+            (late / "lab.conf").write_text("[Unit]\nAfter=systemd-user-sessions.service\n")
 
         return [self.debian.cache.entry("host-systemd", _SYSTEMD_KEY, build) / "root", *below]
 
@@ -143,5 +148,3 @@ class HostRoots:
         kind = "plain" if variant == "plain" else "systemd"
         below = self._plain() if kind == "plain" else self._systemd()
         return tuple(self._full(kind, below) if flavour == "full" else below)
-
-

@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-
 
 from tests.lab.cache import key_of
 from tests.lab.debian import MINIMAL_KEY, Debian
@@ -172,9 +172,7 @@ class ImageBuilder:
         (root / "etc/os-release").write_text(release)
         (root / "etc/alpine-release").write_text("3.19.0\n")
 
-    def _simple(
-        self, name: str, fill: Callable[[Path], None], config: Config, *tags: str
-    ) -> Path:
+    def _simple(self, name: str, fill: Callable[[Path], None], config: Config, *tags: str) -> Path:
         def make(_: Path, blobs: Blobs) -> Built:
             layer = self._tree_layer(blobs, fill)
             made = blobs.manifest([layer], config, ARCHITECTURE)
@@ -295,7 +293,9 @@ class ImageBuilder:
         """Every image's cache folder, the missing ones built at the same time."""
         self._debian.minimal()
         jobs: list[Callable[[], Path]] = [self.debian]
-        jobs += [lambda n=n: self.derived(n) for n in ("postgres", "httpd", "python", "nginx", "redis")]  # type: ignore[misc]
+        jobs += [
+            partial(self.derived, n) for n in ("postgres", "httpd", "python", "nginx", "redis")
+        ]
         jobs += [self.layers, self.large, self.busybox, self.alpine, self.hello_world, self.multi]
         with ThreadPoolExecutor(workers) as pool:
             return [future.result() for future in [pool.submit(job) for job in jobs]]
@@ -308,5 +308,3 @@ class ImageBuilder:
             fill_store(place, images)
 
         return self._cache.entry("store", key_of("store", 1, sorted(p.name for p in images)), build)
-
-

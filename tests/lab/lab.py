@@ -251,4 +251,3 @@ def remove_stale(settings: Settings) -> list[str]:
             remove(settings, record.name)
             gone.append(record.name)
     return gone
-

@@ -145,10 +145,10 @@ def write_tar(root: Path, sink: IO[bytes]) -> None:
         for place, folders, files in os.walk(root):
             folders.sort()
             relative = Path(place).relative_to(root)
-            if str(relative) in ("dev", "proc", "sys", "run", "tmp"):
+            empty = str(relative) in ("dev", "proc", "sys", "run", "tmp")
+            if empty:
                 folders.clear()
-                files = []
-            for name in sorted([*folders, *files]):
+            for name in sorted([*folders, *([] if empty else files)]):
                 _add(archive, Path(place, name), str(relative / name), seen)
 
 

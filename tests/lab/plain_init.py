@@ -8,7 +8,6 @@ SIGTERM reboots, SIGUSR2 and SIGINT switch off, as with busybox's init. Boot scr
 import ctypes
 import os
 import signal
-import sys
 from pathlib import Path
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -45,7 +44,7 @@ def boot_scripts() -> list[list[str]]:
 
 def reap() -> set[int]:
     """Collect every ended child, own or inherited."""
-    ended = set()
+    ended: set[int] = set()
     try:
         while True:
             pid = os.waitpid(-1, os.WNOHANG)[0]
@@ -88,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

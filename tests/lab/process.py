@@ -2,18 +2,10 @@
 
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from tests.lab.environment import CLEAN_ENVIRONMENT
 from tests.lab.errors import LabError
-
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-CLEAN_ENVIRONMENT: Mapping[str, str] = {
-    "PATH": _PATH,
-    "HOME": "/root",
-    "LANG": "C.UTF-8",
-    "LC_ALL": "C.UTF-8",
-    "DEBIAN_FRONTEND": "noninteractive",
-}
 
 
 def run(

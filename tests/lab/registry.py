@@ -4,7 +4,7 @@ It runs in a small container of its own on the lab's bridge, so nothing listens 
 own addresses. Both doors show the same images; pushes go to an overlay that ends with the lab.
 """
 
-import datetime
+import datetime as dt
 import http.client
 import ipaddress
 import json
@@ -22,7 +22,8 @@ from tests.lab import cgroups, network
 from tests.lab.cache import key_of
 from tests.lab.debian import MINIMAL_KEY, Debian
 from tests.lab.enter import Overlay, Root
-from tests.lab.process import CLEAN_ENVIRONMENT, run
+from tests.lab.environment import CLEAN_ENVIRONMENT
+from tests.lab.process import run
 from tests.lab.supervise import Unit, power_on
 from tests.lab.waiting import wait_until
 
@@ -57,8 +58,8 @@ class Authority:
 
 def new_authority(ip: str) -> Authority:
     """A fresh CA with a server certificate for `ip`, registry.lab and localhost."""
-    now = datetime.datetime.now(tz=datetime.UTC)
-    begin, end = now - datetime.timedelta(days=1), now + datetime.timedelta(days=3650)
+    now = dt.datetime.now(tz=dt.UTC)
+    begin, end = now - dt.timedelta(days=1), now + dt.timedelta(days=3650)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "lab registry CA")])
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "registry.lab")])
@@ -205,7 +206,10 @@ class Registry:
     def _unit(self, layers: tuple[Path, ...], store: Path) -> Unit:
         folder = self._directory
         root = Overlay(
-            tuple(map(str, layers)), str(folder / "upper"), str(folder / "work"), str(folder / "top")
+            tuple(map(str, layers)),
+            str(folder / "upper"),
+            str(folder / "work"),
+            str(folder / "top"),
         )
         pushed = Overlay(
             (str(store),), str(folder / "pushed"), str(folder / "pushed-work"), "/store"

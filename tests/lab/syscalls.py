@@ -50,9 +50,14 @@ def join_namespace(path: str, kind: int) -> None:
     """Enter the namespace of type `kind` (a CLONE_NEW* value) that `path` names."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _checked(_LIBC.setns(fd, kind), path)
+        join_namespace_fd(fd, kind)
     finally:
         os.close(fd)
+
+
+def join_namespace_fd(fd: int, kind: int) -> None:
+    """setns(2)."""
+    _checked(_LIBC.setns(fd, kind), "setns")
 
 
 def die_with_parent(signal: int) -> None:
