@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -164,7 +165,10 @@ def pull_of(image: str, tag: str) -> Work:
         for other in ("latest", "zstd"):  # their layers are the same once unpacked
             with contextlib.suppress(ApiError):  # it was not there
                 api.raw("DELETE", f"/images/{image}:{other}", force=1)
-        return _timed(lambda: pull(api, image, tag))
+        try:
+            return _timed(lambda: pull(api, image, tag))
+        except ApiError:  # Docker Engine 20.10 knows no zstd
+            return math.nan
 
     return work
 
@@ -200,7 +204,7 @@ def read_logs(engine: Engine, api: Api) -> float:
 def port_throughput(engine: Engine, api: Api) -> float:
     """MB/s from a container through its published port, taken from outside its host."""
     if engine.host is None:
-        return float("nan")
+        return math.nan
     serve = "while :; do dd if=/dev/zero bs=1M count=512 2>/dev/null | nc -l -p 80; done"
     command = ["sh", "-c", serve]
     binding = {"80/tcp": [{"HostIp": "", "HostPort": "18080"}]}
@@ -229,14 +233,14 @@ def _connect(host: str, port: int) -> socket.socket:
 def idle_memory(engine: Engine, api: Api) -> float:
     """MiB of the engine's own processes with nothing running."""
     value = engine.pss()
-    return float("nan") if value is None else value / (1 << 20)
+    return math.nan if value is None else value / (1 << 20)
 
 
 def container_memory(engine: Engine, api: Api) -> float:
     """MiB that each of ten running containers adds to the engine's own processes."""
     before = engine.pss()
     if before is None:
-        return float("nan")
+        return math.nan
     made = []
     for _ in range(10):
         made.append(create(api, ["sleep", "600"]))
@@ -249,7 +253,7 @@ def container_memory(engine: Engine, api: Api) -> float:
 def start_up(engine: Engine, api: Api) -> float:
     """Seconds from the program's start to its first ping, after an orderly stop."""
     if engine.start is None or engine.stop is None:
-        return float("nan")
+        return math.nan
     api.close()
     engine.stop()
     return _timed(engine.start)
