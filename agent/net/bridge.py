@@ -67,9 +67,9 @@ class Bridge:
             changes.append(rtnetlink.set_up(link.index))
             netlink.perform(changes)
 
-    def adopt(self, containers: Iterable[str]) -> None:
-        """Live containers' cables are on the bridge; what looks like ours and is nobody's goes."""
-        wanted = {veth_name(container) for container in containers}
+    def adopt(self, endpoints: Iterable[str]) -> None:
+        """The live endpoints' cables are on the bridge; what looks like ours and is nobody's goes."""
+        wanted = {veth_name(endpoint) for endpoint in endpoints}
         with Rtnetlink() as netlink:
             for link in netlink.links():
                 if link.kind != "veth" or not is_veth_name(link.name):
@@ -83,17 +83,17 @@ class Bridge:
                             ]
                         )
                 elif link.master == self._index:
-                    _log.warning("removing %s: its container is gone", link.name)
+                    _log.warning("removing %s: its endpoint is gone", link.name)
                     netlink.perform([rtnetlink.delete_link(link.name)])
 
     def plug(
-        self, container: str, pid: int, address: IPv4Interface, mac: str, gateway: IPv4Address
+        self, endpoint: str, pid: int, address: IPv4Interface, mac: str, gateway: IPv4Address
     ) -> None:
         """A cable from the bridge to eth0 in that process's namespace, ready for traffic.
 
         On failure nothing of it is left.
         """
-        name = veth_name(container)
+        name = veth_name(endpoint)
         with contextlib.ExitStack() as opened:
             namespace = open_namespace(pid)
             opened.callback(os.close, namespace)
@@ -122,10 +122,21 @@ class Bridge:
                     netlink.perform([rtnetlink.delete_link(name)])
                 raise
 
-    def unplug(self, container: str) -> None:
-        """Idempotent."""
+    def unplug(self, endpoint: str) -> None:
+        """Idempotent.  Takes 20 ms and holds the kernel's link lock (RCU): see `cable`, `cut`."""
         with Rtnetlink() as netlink:
-            netlink.perform([rtnetlink.delete_link(veth_name(container))])
+            netlink.perform([rtnetlink.delete_link(veth_name(endpoint))])
+
+    def cable(self, endpoint: str) -> int | None:
+        """The index of that endpoint's cable, None when it has none."""
+        with Rtnetlink() as netlink:
+            link = netlink.link(veth_name(endpoint))
+            return None if link is None else link.index
+
+    def cut(self, index: int) -> None:
+        """Idempotent.  By index, which the kernel does not give twice."""
+        with Rtnetlink() as netlink:
+            netlink.perform([rtnetlink.delete_link_by_index(index)])
 
     def remove(self) -> None:
         """Idempotent.  The bridge, and every cable of ours on it."""
@@ -134,9 +145,9 @@ class Bridge:
             netlink.perform([rtnetlink.delete_link(self.name)])
 
     def _is_stale(self, netlink: Rtnetlink, name: str) -> bool:
-        """Whether that cable is ours: left by an earlier start of the same container."""
+        """Whether that cable was left by an earlier try for the same endpoint, or has just gone."""
         link = netlink.link(name)
-        return link is not None and link.kind == "veth" and link.master in (0, self._index)
+        return link is None or (link.kind == "veth" and link.master in (0, self._index))
 
 
 def _configure(address: IPv4Interface, gateway: IPv4Address) -> bool:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address
 
-_CONTAINER_ID = re.compile(r"[0-9a-f]{12,64}")
+_ID = re.compile(r"[0-9a-f]{12,64}")
 _INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")
 _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
 _VETH = re.compile(r"veth[0-9a-f]{11}")
 
 
-def veth_name(container_id: str) -> str:
+def veth_name(endpoint_id: str) -> str:
     """The host side's name: "veth" and 11 digits of the id fill IFNAMSIZ (15).
 
-    docker uses 7 digits; with 11, two of 10,000 live containers collide once in 350,000 hosts.
-    Raises ValueError for what is not a container id.
+    docker uses 7 digits; with 11, ten thousand live ones collide once in 350,000 hosts.
+    Raises ValueError for what is not an endpoint id.
     """
-    if not _CONTAINER_ID.fullmatch(container_id):
-        raise ValueError(f"not a container id: {container_id!r}")
-    return f"veth{container_id[:11]}"
+    if not _ID.fullmatch(endpoint_id):
+        raise ValueError(f"not an endpoint id: {endpoint_id!r}")
+    return f"veth{endpoint_id[:11]}"
 
 
 def is_veth_name(name: str) -> bool:

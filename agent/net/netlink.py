@@ -40,6 +40,7 @@ _NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NLMSGERR_ATTR_MSG = 1
+_SO_RCVBUFFORCE = 33
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -151,6 +152,11 @@ class NetlinkSocket:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def enlarge(self, size: int) -> None:
+        """Make the receive buffer that large, past the system's limit where we may."""
+        with contextlib.suppress(PermissionError):
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
 
     def join(self, group: int) -> None:
         """Receive the messages of a multicast group."""

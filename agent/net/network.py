@@ -1,6 +1,7 @@
 """The default bridge network: `agent.engine.ports.Network` on netlink and nftables.
 
-Who owns what: an endpoint id owns addresses, host ports and rules; a container id names its cable.
+An endpoint's id owns its address, host ports and rules, and names its cable: a container that is
+started again never waits for the kernel to finish with its former cable.
 Nothing but the record of record.py outlives the process; all else comes from `setup`'s argument
 and the kernel.
 """
@@ -14,7 +15,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, NetmaskValueError
 
@@ -22,6 +23,7 @@ from agent.engine.model import Endpoint, PortBinding
 from agent.engine.ports import NetworkInfo
 from agent.errors import EngineError, Kind, conflict, internal, invalid
 from agent.net import ipam, record, sysctl
+from agent.net.behind import Behind
 from agent.net.bridge import Bridge
 from agent.net.firewall import Firewall
 from agent.net.ipam import AddressPool
@@ -34,6 +36,7 @@ from agent.net.watcher import Watcher
 
 _log = logging.getLogger(__name__)
 _UDP = 17
+_CABLE_DELAY = 0.2  # seconds; the kernel needs 10-50 ms after the container's last process
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class BridgeNetwork:
         self._pool: AddressPool | None = None
         self._firewall: Firewall | None = None
         self._watcher: Watcher | None = None
+        self._behind = Behind()
 
     # ------------------------------------------------------------------------------------ the port
 
@@ -94,7 +98,7 @@ class BridgeNetwork:
             # Only now: the rules that keep loopback closed (raw_prerouting) are there.
             sysctl.put(f"ipv4/conf/{self._bridge.name}/route_localnet", "1")
             sysctl.put("ipv4/ip_forward", "1")
-            self._bridge.adopt(container for container, _ in live)
+            self._bridge.adopt(endpoint.endpoint_id for _, endpoint in live)
             self._watcher = Watcher(self._firewall)
             self._warn()
         except (OSError, NftError) as error:
@@ -132,7 +136,7 @@ class BridgeNetwork:
         endpoint_id = secrets.token_hex(32)
         with self._lock:
             pool = self._ready_pool()
-            address = pool.take(endpoint_id)
+            address = self._take_address(pool, endpoint_id)
             try:
                 published = self._ports.allocate(endpoint_id, wanted)
             except EngineError as error:
@@ -159,37 +163,44 @@ class BridgeNetwork:
         address = IPv4Interface(f"{endpoint.address}/{endpoint.prefix}")
         gateway = IPv4Address(endpoint.gateway)
         try:
-            self._bridge.plug(container_id, pid, address, endpoint.mac, gateway)
+            self._bridge.plug(endpoint.endpoint_id, pid, address, endpoint.mac, gateway)
             try:
                 firewall.publish(endpoint.endpoint_id, forwardings(endpoint))
             except BaseException:
-                self._bridge.unplug(container_id)
+                self._bridge.unplug(endpoint.endpoint_id)
                 raise
         except (OSError, NftError) as error:
             raise internal(
                 f"failed to set up container networking: endpoint {container_id[:12]} "
                 f"({endpoint.endpoint_id}): {error}"
             ) from error
-        _forget_udp(endpoint, by_host_port=True)
+        self._forget_udp(endpoint, by_host_port=True)
 
     def release(self, container_id: str, endpoint: Endpoint) -> None:
         """See ports.Network."""
         firewall = self._ready_firewall()
         try:
             firewall.withdraw(endpoint.endpoint_id)
-            self._bridge.unplug(container_id)
+            cable = self._bridge.cable(endpoint.endpoint_id)
         except (OSError, NftError) as error:
             raise internal(
                 f"failed to release the network of {container_id[:12]}: {error}"
             ) from error
-        _forget_udp(endpoint, by_host_port=False)
         with self._lock:
             self._ports.release(endpoint.endpoint_id)
-            self._ready_pool().give_back(IPv4Address(endpoint.address), endpoint.endpoint_id)
+        if cable is None:
+            self._give_back(endpoint)
+        else:
+            # The kernel takes the cable away with the container's namespace, many at a time and
+            # without us; asked one by one it holds its link lock for 20 ms each.  The address
+            # stays taken until the cable is gone.
+            self._behind.later(_CABLE_DELAY, lambda: self._cut(cable, endpoint))
+        self._forget_udp(endpoint, by_host_port=False)
 
     def close(self) -> None:
         """Threads and sockets end; bridge, cables and rules stay, containers run on."""
         self._stop()
+        self._behind.close()
         self._nft.close()
 
     def teardown(self) -> None:
@@ -205,6 +216,7 @@ class BridgeNetwork:
             self._bridge.remove()
         except (OSError, NftError) as error:
             raise internal(f"cannot remove the bridge network: {error}") from error
+        self._behind.close()
         self._nft.close()
 
     # ----------------------------------------------------------------------------------- its parts
@@ -267,6 +279,39 @@ class BridgeNetwork:
         with self._lock:
             self._pool, self._ports = pool, ports
 
+    def _take_address(self, pool: AddressPool, owner: str) -> IPv4Address:
+        """With the lock held.  A full pool may only be waiting for cables to go."""
+        try:
+            return pool.take(owner)
+        except EngineError:
+            self._lock.release()
+            try:
+                self._behind.flush()
+            finally:
+                self._lock.acquire()
+            return pool.take(owner)
+
+    def _cut(self, cable: int, endpoint: Endpoint) -> None:
+        self._bridge.cut(cable)
+        self._give_back(endpoint)
+
+    def _give_back(self, endpoint: Endpoint) -> None:
+        with self._lock:
+            if self._pool is not None:
+                self._pool.give_back(IPv4Address(endpoint.address), endpoint.endpoint_id)
+
+    def _forget_udp(self, endpoint: Endpoint, *, by_host_port: bool) -> None:
+        """Behind, since the kernel walks its whole flow table for it (10 ms)."""
+        ports = {port.host_port for port in endpoint.ports if port.protocol == "udp"}
+        address = IPv4Address(endpoint.address)
+
+        def stale(flow: Flow) -> bool:
+            chosen = flow.destination_port in ports if by_host_port else flow.answering == address
+            return flow.protocol == _UDP and chosen
+
+        if ports:
+            self._behind.later(0, lambda: _forget(stale))
+
     def _warn(self) -> None:
         """Say what outside of our table will get in the containers' way (it always wins)."""
         for table in self._ready_firewall().foreign_drops():
@@ -277,6 +322,7 @@ class BridgeNetwork:
             )
 
     def _stop(self) -> None:
+        self._behind.flush()
         watcher, self._watcher = self._watcher, None
         firewall, self._firewall = self._firewall, None
         if watcher is not None:
@@ -329,20 +375,8 @@ def parse_bip(text: str) -> IPv4Interface:
     return gateway
 
 
-def _forget_udp(endpoint: Endpoint, *, by_host_port: bool) -> None:
-    ports = {port.host_port for port in endpoint.ports if port.protocol == "udp"}
-    if not ports:
-        return
-    address = IPv4Address(endpoint.address)
-
-    def stale(flow: Flow) -> bool:
-        chosen = flow.destination_port in ports if by_host_port else flow.answering == address
-        return flow.protocol == _UDP and chosen
-
-    try:
-        forget_flows(stale)
-    except OSError as error:
-        _log.warning("UDP flows to ports %s were not forgotten: %s", sorted(ports), error)
+def _forget(stale: Callable[[Flow], bool]) -> None:
+    forget_flows(stale)
 
 
 def _boot_id() -> str:

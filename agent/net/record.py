@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
-from agent.host.durable import replace_file
+from agent.host.tree import write_atomic
 
 _log = logging.getLogger(__name__)
 _FILE = "network.json"
@@ -67,7 +67,7 @@ def save(folder: str, record: NetworkRecord) -> None:
         "guard": {"boot": record.guard_boot, "links": list(record.guard_links)},
     }
     text = json.dumps(document, indent=1, sort_keys=True)
-    replace_file(os.path.join(folder, _FILE), text.encode())
+    write_atomic(folder, _FILE, text.encode())
 
 
 def _decode(document: object) -> NetworkRecord:

@@ -171,6 +171,11 @@ def delete_link(name: str) -> Message:
     return Message(_DELLINK, 0, body, f"delete link {name}", settled_by=(errno.ENODEV,))
 
 
+def delete_link_by_index(index: int) -> Message:
+    """Idempotent."""
+    return Message(_DELLINK, 0, _link(index), f"delete link {index}", settled_by=(errno.ENODEV,))
+
+
 def _address(index: int, address: IPv4Interface) -> bytes:
     raw = address.ip.packed
     return (

@@ -23,6 +23,8 @@ _LATEST = 0.3
 # Against a tool that fights with us: after this many repairs in a row each waits a second.
 _PATIENCE = 20
 _RETRY = 1.0
+# The kernel charges 4 KiB for each event, however small: the default 208 KiB hold a dozen publishes.
+_BUFFER = 8 << 20
 
 
 class Watcher:
@@ -31,6 +33,7 @@ class Watcher:
     def __init__(self, firewall: Firewall) -> None:
         self._firewall = firewall
         self._events = NetlinkSocket(NETLINK_NETFILTER)
+        self._events.enlarge(_BUFFER)
         self._events.join(NFNLGRP_NFTABLES)
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
         self._touched = False  # our table, in the transaction that is being reported

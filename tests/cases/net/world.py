@@ -129,7 +129,7 @@ class Server:
     def _udp(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                data, address = self._socket.recvfrom(2048)
+                address = self._socket.recvfrom(2048)[1]
                 if address is None:  # shut down
                     return
                 self._socket.sendto(f"{self._name} {address[0]}".encode(), address)
