@@ -83,7 +83,9 @@ class Api:
 def create(api: Api, command: list[str], **host: object) -> str:
     """POST /containers/create of the bench's image; the id."""
     published = host.get("PortBindings")
-    exposed = dict.fromkeys(published, {}) if isinstance(published, dict) else {}
+    exposed: dict[str, object] = (
+        {port: {} for port in published} if isinstance(published, dict) else {}
+    )
     body = {"Image": "busybox", "Cmd": command, "ExposedPorts": exposed, "HostConfig": host}
     answer = api.send("POST", "/containers/create", body)
     return str(answer["Id"])  # type: ignore[index]
