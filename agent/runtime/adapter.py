@@ -1,0 +1,360 @@
+"""`agent.engine.ports.Runtime` by crun or runc under conmon."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal as signals
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from agent.engine.model import Container, ExecConfig, LogQuery
+from agent.engine.ports import Exit, Launch, Survivor
+from agent.errors import EngineError, conflict, internal, invalid, not_found
+from agent.host import process
+from agent.runtime import conmon, copyup, host, namespace, record, rootfs, spec, translate, users
+from agent.runtime import exec as execs
+from agent.runtime.attach import ConmonAttach
+from agent.runtime.cgroups import Cgroups, parse_mountinfo
+from agent.runtime.leftovers import Leftovers
+from agent.runtime.logs import LogStream, open_logs
+from agent.runtime.settings import Paths, RuntimeSettings
+from agent.runtime.watcher import Watcher, read_exit
+
+
+class OciRuntime:
+    """See the port for the contract; `open_runtime` makes it."""
+
+    def __init__(self, settings: RuntimeSettings, name: str, program: str) -> None:
+        self.name = name
+        self.settings = settings
+        self.paths = Paths(settings)
+        self.paths.make()
+        self._program = program
+        hierarchies = parse_mountinfo(host.read("/proc/self/mountinfo"))
+        self.cgroups = Cgroups(hierarchies, settings.cgroup_parent)
+        self._facts = host.facts(hierarchies, settings.init_paths)
+        self._boot = host.boot_id()
+        self._launcher = namespace.Launcher(hierarchies.hidden)
+        self._watcher = Watcher(self.paths, self.cgroups)
+        self._leftovers = Leftovers(self.paths, self.cgroups)
+
+    # ------------------------------------------------------------------------------ life of one
+
+    def create(self, launch: Launch) -> int:
+        container_id = launch.container.id
+        if os.path.exists(self.paths.record(container_id)):
+            raise conflict(f"container {container_id[:12]} exists already in the runtime")
+        self._leftovers.clear(container_id)
+        try:
+            return self._create(launch)
+        except BaseException as error:
+            self._leftovers.clear(container_id)
+            if isinstance(error, conmon.RuntimeRefusedError):
+                args = (launch.container.path, *launch.container.args)
+                raise translate.create_error(self.name, error.said, args) from error
+            if isinstance(error, OSError | process.ProcessError):
+                raise internal(f"failed to create task for container: {error}") from error
+            raise
+
+    def _create(self, launch: Launch) -> int:
+        container = launch.container
+        bundle = self.paths.bundle(container.id)
+        os.makedirs(f"{bundle}/rootfs", mode=0o700)
+        os.makedirs(self.paths.log_dir(container.id), mode=0o700, exist_ok=True)
+        hidden = self.cgroups.hierarchies.hidden
+        monitor = namespace.run_private(lambda: self._start_monitor(launch, bundle), hidden)
+        try:
+            pid = monitor.create(
+                lambda conmon_pid: self._before_create(bundle, conmon_pid),
+                self.settings.create_timeout,
+            )
+            found = record.Record(
+                pid=pid,
+                started=record.start_time(pid),
+                monitor=monitor.child.pid,
+                monitor_started=record.start_time(monitor.child.pid),
+                boot_id=self._boot,
+                tty=container.config.tty,
+                stdin=container.config.open_stdin,
+                hostname=launch.hostname,
+            )
+            record.save(self.paths, container.id, found)
+            self._watcher.add_monitor(container.id, monitor.child, monitor.child.pid)
+        except BaseException:
+            monitor.child.kill()
+            with contextlib.suppress(ChildProcessError):
+                monitor.child.wait(10)
+            monitor.child.close()
+            raise
+        finally:
+            monitor.close_pipes()
+        return pid
+
+    def _before_create(self, bundle: str, conmon_pid: int) -> None:
+        # Written before anything runs: an agent killed now leaves a conmon that can be found.
+        with open(f"{bundle}/conmon.pid", "w", encoding="ascii") as file:
+            file.write(f"{conmon_pid} {record.start_time(conmon_pid)}")
+        self.cgroups.adopt_monitor(conmon_pid)
+
+    def _start_monitor(self, launch: Launch, bundle: str) -> conmon.Monitor:
+        """In the private namespace: mount, look things up, write config.json, start conmon."""
+        container = launch.container
+        namespace.mount_overlay(launch.rootfs, bundle)
+        root_fd = rootfs.open_root(f"{bundle}/rootfs")
+        try:
+            rootfs.check_skeleton(root_fd)
+            config = spec.build(launch, self._resolve(launch, root_fd), self._facts_for(container))
+            cwd = spec.working_directory(container.config.working_dir)
+            os.close(rootfs.ensure_directory(root_fd, cwd))
+            _check_sources(launch)
+            copyup.fill(root_fd, launch.mounts)
+        finally:
+            os.close(root_fd)
+        with open(f"{bundle}/config.json", "w", encoding="utf-8", errors="surrogateescape") as file:
+            json.dump(config, file, ensure_ascii=False)
+        return conmon.Monitor(conmon.arguments(self.paths, self._program, _monitor_plan(container)))
+
+    def _facts_for(self, container: Container) -> spec.HostFacts:
+        if not container.host_config.privileged:
+            return self._facts
+        return replace(self._facts, host_devices=host.all_devices())
+
+    def _resolve(self, launch: Launch, root_fd: int) -> spec.Resolved:
+        container = launch.container
+        pid_mode = container.host_config.pid_mode
+        pid_namespace = ""
+        if pid_mode.startswith("container:"):
+            other = self._running(pid_mode.removeprefix("container:"))
+            pid_namespace = f"/proc/{other.pid}/ns/pid"
+        elif pid_mode not in ("", "host", "private"):
+            raise invalid(f"invalid PID mode: {pid_mode}")
+        return spec.Resolved(
+            identity=users.look_up(root_fd, container.config.user, container.host_config.group_add),
+            cgroup=self.cgroups.path(container.id),
+            devices=host.given_devices(container.host_config.resources.devices),
+            pid_namespace=pid_namespace,
+            ulimits=self.settings.default_ulimits,
+        )
+
+    def attach(self, container_id: str) -> ConmonAttach:
+        found = self._record(container_id)
+        return ConmonAttach(self.paths.bundle(container_id), tty=found.tty, stdin=found.stdin)
+
+    def start(self, container_id: str) -> None:
+        self._record(container_id)
+        done = self._command("start", container_id)
+        if done.returncode != 0:
+            said = done.stderr.decode("utf-8", "replace")
+            raise translate.create_error(self.name, said, ())
+
+    def signal(self, container_id: str, signal: int) -> None:
+        found = self._running(container_id)
+        try:
+            fd = os.pidfd_open(found.pid)
+        except OSError as error:
+            raise self._not_running(container_id) from error
+        try:
+            if record.start_time(found.pid) != found.started:
+                raise self._not_running(container_id)
+            signals.pidfd_send_signal(fd, signal)
+        except ProcessLookupError as error:
+            raise self._not_running(container_id) from error
+        except (ValueError, OSError) as error:
+            raise invalid(f"Invalid signal: {signal}") from error
+        finally:
+            os.close(fd)
+
+    def pause(self, container_id: str) -> None:
+        self._running(container_id)
+        if not self.cgroups.freeze(container_id, frozen=True):
+            self.cgroups.freeze(container_id, frozen=False)
+            raise internal(f"cannot pause container {container_id}: no freezer cgroup")
+
+    def resume(self, container_id: str) -> None:
+        self._running(container_id)
+        if not self.cgroups.freeze(container_id, frozen=False):
+            raise internal(f"cannot resume container {container_id}: no freezer cgroup")
+
+    def resize(self, container_id: str, height: int, width: int) -> None:
+        if not self._running(container_id).tty:
+            return
+        try:
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+            fd = os.open(f"{self.paths.bundle(container_id)}/ctl", flags)
+        except OSError as error:
+            raise self._not_running(container_id) from error
+        try:
+            os.write(fd, f"1 {height} {width}\n".encode("ascii"))
+        except OSError as error:
+            raise internal(f"cannot resize: {error.strerror}") from error
+        finally:
+            os.close(fd)
+
+    def delete(self, container_id: str) -> None:
+        self._watcher.forget(container_id)
+        self._leftovers.clear(container_id)
+
+    def remove_logs(self, container_id: str) -> None:
+        shutil.rmtree(self.paths.log_dir(container_id), ignore_errors=True)
+
+    # ------------------------------------------------------------------------------------- exec
+
+    def exec(
+        self,
+        container: Container,
+        config: ExecConfig,
+        exec_id: str,
+        *,
+        detach: bool,
+        on_exit: Callable[[int], None],
+    ) -> execs.RunningExec:
+        found = self._running(container.id)
+        if not config.cmd:
+            raise invalid("No exec command specified")
+        try:
+            root_fd = rootfs.open_root(f"/proc/{found.pid}/root")
+        except OSError as error:
+            raise self._not_running(container.id) from error
+        try:
+            user = config.user or container.config.user
+            groups = () if config.user else container.host_config.group_add
+            identity = users.look_up(root_fd, user, groups)
+        finally:
+            os.close(root_fd)
+        document = spec.exec_process(container, config, identity, self._facts, found.hostname)
+        plan = execs.ExecPlan(
+            folder=f"{self.paths.execs}/{exec_id}",
+            command=(self._program, "--root", self.paths.state),
+            container_id=container.id,
+            document=document,
+            config=config,
+            detach=detach,
+            timeout=self.settings.command_timeout,
+        )
+        return execs.start(plan, self._launcher, self._watcher, on_exit)
+
+    # ------------------------------------------------------------------------- logs, ends, agent
+
+    def logs(self, container: Container, query: LogQuery) -> LogStream:
+        return open_logs(self.paths, container.id, query, tty=container.config.tty)
+
+    def watch(self, on_exit: Callable[[Exit], None]) -> None:
+        self._watcher.watch(on_exit)
+
+    def survivors(self) -> list[Survivor]:
+        shutil.rmtree(self.paths.execs, ignore_errors=True)  # their runtimes' parent has died
+        os.makedirs(self.paths.execs, mode=0o700, exist_ok=True)
+        found = []
+        for container_id in sorted(os.listdir(self.paths.bundles)):
+            survivor = self._survivor(container_id)
+            if survivor:
+                found.append(survivor)
+        self._leftovers.clear_unknown()
+        return found
+
+    def _survivor(self, container_id: str) -> Survivor | None:
+        known = record.load(self.paths, container_id)
+        if known is None:  # killed in the middle of create: nothing was acknowledged
+            self._leftovers.clear(container_id)
+            return None
+        ended = read_exit(self.paths, container_id)
+        if ended:
+            return Survivor(container_id, 0, ended)
+        watched = record.alive(known.monitor, known.monitor_started, known.boot_id, self._boot)
+        if watched:
+            with contextlib.suppress(ProcessLookupError):
+                self._watcher.add_monitor(container_id, None, known.monitor)
+                watched = record.start_time(known.monitor) == known.monitor_started
+        if not watched and known.boot_id == self._boot:
+            self._watcher.monitor_lost(container_id)
+        if record.alive(known.pid, known.started, known.boot_id, self._boot):
+            return Survivor(container_id, known.pid, None)
+        return Survivor(container_id, 0, read_exit(self.paths, container_id))
+
+    def close(self) -> None:
+        self._launcher.close()
+        self._watcher.close()
+
+    # ----------------------------------------------------------------------------------- inside
+
+    def _command(self, verb: str, container_id: str) -> process.Completed:
+        argv = [self._program, "--root", self.paths.state, verb, container_id]
+        timeout = self.settings.command_timeout
+        try:
+            return self._launcher.call(lambda: process.run(argv, timeout=timeout, check=False))
+        except process.ProcessError as error:
+            raise internal(str(error)) from error
+
+    def _record(self, container_id: str) -> record.Record:
+        found = record.load(self.paths, container_id)
+        if found is None:
+            raise self._not_running(container_id)
+        return found
+
+    def _running(self, container_id: str) -> record.Record:
+        found = self._record(container_id)
+        if not record.alive(found.pid, found.started, found.boot_id, self._boot):
+            raise self._not_running(container_id)
+        return found
+
+    def _not_running(self, container_id: str) -> EngineError:
+        return not_found(f"Container {container_id} is not running")
+
+
+def _check_sources(launch: Launch) -> None:
+    for mount in launch.mounts:
+        if mount.source and not os.path.lexists(mount.source):
+            raise invalid(
+                'invalid mount config for type "bind": bind source path does not exist: '
+                + mount.source
+            )
+
+
+def _monitor_plan(container: Container) -> conmon.Plan:
+    host_config = container.host_config
+    size = host_config.log_options.get("max-size", "")
+    return conmon.Plan(
+        container_id=container.id,
+        name=container.name or container.id,
+        tty=container.config.tty,
+        stdin=container.config.open_stdin,
+        stdin_once=container.config.stdin_once,
+        log=host_config.log_driver != "none",
+        log_size_max=parse_size(size) if size else 0,
+    )
+
+
+def parse_size(text: str) -> int:
+    """Docker's sizes: "10m", "1g", "512k", "100" (bytes).  INVALID else."""
+    unit = text[-1:].lower()
+    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(unit, 1)
+    digits = text[:-1] if factor > 1 or unit == "b" else text
+    if not (digits.isascii() and digits.isdigit()):
+        raise invalid(f"invalid size: '{text}'")
+    return int(digits) * factor
+
+
+_PROBE_LOCK = threading.Lock()
+
+
+def choose(wanted: str) -> tuple[str, str]:
+    """(name, path) of the OCI runtime: crun, else runc.  INTERNAL when there is none."""
+    names = ("crun", "runc") if wanted == "auto" else (wanted,)
+    for name in names:
+        path = shutil.which(name, path=process.ENVIRONMENT["PATH"])
+        if path is None:
+            continue
+        with contextlib.suppress(process.ProcessError):
+            process.run([path, "--version"], timeout=10)
+            return name, path
+    raise internal(f"no OCI runtime works here (tried {', '.join(names)}): install crun or runc")
+
+
+def open_runtime(settings: RuntimeSettings) -> OciRuntime:
+    """The runtime adapter on this host; makes its folders and starts its watcher thread."""
+    name, path = choose(settings.runtime)
+    return OciRuntime(settings, name, path)

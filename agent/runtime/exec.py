@@ -1,0 +1,290 @@
+"""Execs: `crun exec` (or runc) as a direct child of the agent, with its stdio on our descriptors.
+
+Not tty: pipes.  tty: a pseudo terminal of ours, raw, which the runtime copies to the container's
+own; runc refuses a console socket without --detach, and this way both runtimes end the same: the
+child's exit code is the exec's.
+When the client goes, nothing is closed under the process: the watcher reads on and drops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import struct
+import termios
+import time
+import tty
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from agent.engine.model import ExecConfig
+from agent.errors import deadline_exceeded
+from agent.host import process, syscalls
+from agent.runtime import translate
+from agent.runtime.namespace import Launcher
+from agent.runtime.watcher import Watcher
+
+_BATCH = 65536
+
+
+@dataclass
+class Channels:
+    """Our ends and the child's ends of an exec's stdio; -1 = none."""
+
+    tty: bool = False
+    stdin: int = -1
+    outputs: dict[int, int] = field(default_factory=dict)  # descriptor -> stream number
+    theirs: dict[int, int] = field(default_factory=dict)  # child's number -> descriptor
+
+    def close_theirs(self) -> None:
+        for fd in set(self.theirs.values()):
+            os.close(fd)
+        self.theirs.clear()
+
+    def close_ours(self) -> None:
+        for fd in {*self.outputs, self.stdin} - {-1}:
+            os.close(fd)
+        self.outputs.clear()
+        self.stdin = -1
+
+
+def open_channels(config: ExecConfig, *, detach: bool) -> Channels:
+    """Pipes or a terminal, as the exec asks for; /dev/null for what it does not attach."""
+    found = Channels(tty=config.tty)
+    if config.tty:
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        os.set_blocking(master, False)
+        found.theirs = {0: slave, 1: slave, 2: slave}
+        found.outputs = {master: 1}
+        found.stdin = master
+        return found
+    if detach:
+        return found
+    if config.attach_stdin:
+        found.theirs[0], found.stdin = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(found.stdin, False)
+    for stream, wanted in ((1, config.attach_stdout), (2, config.attach_stderr)):
+        if wanted:
+            ours, found.theirs[stream] = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(ours, False)
+            found.outputs[ours] = stream
+    return found
+
+
+class ExecStream:
+    """The Duplex of an exec.  Ends when its outputs end, or the process has and they are empty."""
+
+    def __init__(self, channels: Channels, pidfd: int, abandon: Callable[[int], None]) -> None:
+        self._channels = channels
+        self._pidfd = os.dup(pidfd)
+        self._abandon = abandon
+        self._open = dict(channels.outputs)
+        self._exited = False
+        self._epoll = select.epoll()
+        for fd in self._open:
+            self._epoll.register(fd, select.EPOLLIN)
+        self._epoll.register(self._pidfd, select.EPOLLIN)
+
+    @property
+    def tty(self) -> bool:
+        return self._channels.tty
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def read(self) -> list[tuple[int, bytes]] | None:
+        found: list[tuple[int, bytes]] = []
+        self._notice_exit()
+        for fd, stream in list(self._open.items()):
+            data = self._take(fd)
+            if data:
+                found.append((stream, data))
+        if found:
+            return found
+        return [] if self._exited or not self._open else None
+
+    def _notice_exit(self) -> None:
+        # Looked at before the pipes: what was written before the end is then surely in them.
+        if not self._exited and any(fd == self._pidfd for fd, _ in self._epoll.poll(0)):
+            self._exited = True
+
+    def _take(self, fd: int) -> bytes:
+        try:
+            data = os.read(fd, _BATCH // 2)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            data = b""  # EIO: the terminal's other side is closed
+        if not data:
+            self._epoll.unregister(fd)
+            del self._open[fd]
+        return data
+
+    def write(self, data: bytes) -> int:
+        if self._channels.stdin < 0:
+            return len(data)
+        try:
+            return os.write(self._channels.stdin, data[:_BATCH])
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(data)
+
+    def write_fileno(self) -> int | None:
+        return self._channels.stdin if self._channels.stdin >= 0 else None
+
+    def close_write(self) -> None:
+        if not self.tty and self._channels.stdin >= 0:
+            os.close(self._channels.stdin)
+            self._channels.stdin = -1
+
+    def close(self) -> None:
+        if self._pidfd < 0:
+            return
+        self.close_write()
+        self._epoll.close()
+        os.close(self._pidfd)
+        self._pidfd = -1
+        for fd in self._channels.outputs:
+            if fd in self._open and not self._exited:
+                self._abandon(fd)
+            else:
+                os.close(fd)
+
+
+class RunningExec:
+    """An `ExecProcess`."""
+
+    def __init__(self, pid: int, child: process.Child, stream: ExecStream | None) -> None:
+        self.pid = pid
+        self._child = child
+        self._stream = stream
+
+    def stream(self) -> ExecStream | None:
+        return self._stream
+
+    def resize(self, height: int, width: int) -> None:
+        """Set the terminal's size; nothing happens without a terminal or after the end."""
+        if self._stream is None or not self._stream.tty:
+            return
+        with contextlib.suppress(OSError):
+            size = struct.pack("HHHH", height, width, 0, 0)
+            fcntl.ioctl(self._stream.write_fileno() or -1, termios.TIOCSWINSZ, size)
+            # The runtime passes its terminal's size on when it is told that it changed.
+            self._child.kill(signal.SIGWINCH)
+
+
+@dataclass(frozen=True)
+class ExecPlan:
+    """One exec: where its files go, what to run, and the runtime's command line without them."""
+
+    folder: str
+    command: Sequence[str]  # [crun, --root, ...]
+    container_id: str
+    document: dict[str, object]  # the runtime-spec process object
+    config: ExecConfig
+    detach: bool
+    timeout: float
+
+
+def start(
+    plan: ExecPlan, launcher: Launcher, watcher: Watcher, on_exit: Callable[[int], None]
+) -> RunningExec:
+    """Start it; returns when the process runs.  Raises Docker's error when it can't be started."""
+    os.makedirs(plan.folder, mode=0o700)
+    channels = open_channels(plan.config, detach=plan.detach)
+    try:
+        child = _spawn(plan, channels, launcher)
+        channels.close_theirs()
+        try:
+            pid = _wait_started(plan, child)
+        except BaseException:
+            child.kill()
+            child.wait(10)
+            child.close()
+            raise
+    except BaseException:
+        channels.close_theirs()
+        channels.close_ours()
+        shutil.rmtree(plan.folder, ignore_errors=True)
+        raise
+    stream = None
+    if plan.detach:
+        for fd in channels.outputs:  # a terminal that nobody looks at
+            watcher.drain(fd)
+    else:
+        stream = ExecStream(channels, child.pidfd, watcher.drain)
+    running = RunningExec(pid, child, stream)
+
+    def ended(code: int) -> None:
+        shutil.rmtree(plan.folder, ignore_errors=True)
+        on_exit(code)
+
+    watcher.add_child(child, ended)
+    return running
+
+
+def _spawn(plan: ExecPlan, channels: Channels, launcher: Launcher) -> process.Child:
+    process_file = f"{plan.folder}/process.json"
+    with open(process_file, "w", encoding="utf-8", errors="surrogateescape") as file:
+        json.dump(plan.document, file, ensure_ascii=False)
+    argv = [
+        *plan.command, "--log", f"{plan.folder}/log", "--log-format", "json",
+        "exec", "--pid-file", f"{plan.folder}/pid", "--process", process_file, plan.container_id,
+    ]  # fmt: skip
+    return launcher.call(lambda: process.spawn(argv, fds=channels.theirs, new_session=True))
+
+
+def _wait_started(plan: ExecPlan, child: process.Child) -> int:
+    """The pid, once the runtime has written it: by then the program has been found and started."""
+    deadline = time.monotonic() + plan.timeout
+    watch = syscalls.inotify_init()
+    try:
+        mask = syscalls.IN_CLOSE_WRITE | syscalls.IN_MOVED_TO
+        syscalls.inotify_add_watch(watch, plan.folder, mask)
+        poller = select.poll()
+        poller.register(watch, select.POLLIN)
+        poller.register(child.pidfd, select.POLLIN)
+        while True:
+            ended = child.poll() is not None if _ready(child.pidfd) else False
+            pid = _read_pid(plan.folder)
+            if pid:
+                return pid
+            if ended:
+                raise translate.exec_error(_read_log(plan.folder), plan.config.cmd)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise deadline_exceeded("timed out while starting the exec")
+            poller.poll(left * 1000)
+            syscalls.inotify_read(watch)
+    finally:
+        os.close(watch)
+
+
+def _ready(fd: int) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _read_pid(folder: str) -> int:
+    try:
+        with open(f"{folder}/pid", encoding="ascii") as file:
+            return int(file.read() or 0)
+    except (OSError, ValueError):
+        return 0
+
+
+def _read_log(folder: str) -> str:
+    try:
+        with open(f"{folder}/log", encoding="utf-8", errors="replace") as file:
+            return file.read(65536)
+    except OSError:
+        return ""

@@ -1,0 +1,175 @@
+"""`docker logs`: a container's log file as a PullStream, with follow by inotify."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from agent.engine.model import LogQuery
+from agent.host import syscalls
+from agent.runtime.loglines import Renderer, View, tail_offset
+from agent.runtime.settings import Paths
+
+_BLOCK = 65536
+_RECORD_LIMIT = 1 << 20  # conmon cuts records at 8 KiB; more without a line end is damage
+
+
+def running(paths: Paths, container_id: str) -> bool:
+    """Whether more may be written: created, and no exit file yet."""
+    return os.path.exists(paths.record(container_id)) and not os.path.exists(
+        paths.exit_file(container_id)
+    )
+
+
+def tail_start(fd: int, lines: int) -> int:
+    """File offset of the last `lines` lines, reading backwards only as far as needed."""
+    end = os.fstat(fd).st_size
+    span = _BLOCK
+    while True:
+        begin = max(0, end - span)
+        block = os.pread(fd, end - begin, begin)
+        if begin:  # a record's first part may be before this block
+            cut = block.find(b"\n") + 1
+            begin, block = begin + cut, block[cut:]
+        offset, found = tail_offset(block, lines)
+        # One more is wanted, so that the first is surely whole (its P records are in the block).
+        _, more = tail_offset(block, lines + 1)
+        if begin == 0 or more > lines or end - span <= 0:
+            return begin + (offset if found or lines <= 0 else 0)
+        span *= 4
+
+
+class LogStream:
+    """A PullStream of one log.  Not following: its descriptor is always readable until the end."""
+
+    def __init__(
+        self, paths: Paths, container_id: str, renderer: Renderer, query: LogQuery
+    ) -> None:
+        self._paths = paths
+        self._id = container_id
+        self._renderer = renderer
+        self._rest = b""
+        self._ended = False
+        self._file = _open(paths.log(container_id))
+        self._follow = query.follow
+        self._watch = -1
+        if query.follow:
+            # Before the first look at the file and at the container's state: nothing is missed.
+            self._watch = self._add_watches()
+        else:
+            self._watch = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._live = query.follow and running(paths, container_id)
+        if self._file >= 0 and query.tail is not None:
+            os.lseek(self._file, tail_start(self._file, query.tail), os.SEEK_SET)
+
+    def fileno(self) -> int:
+        return self._watch
+
+    def read(self) -> bytes | None:
+        while not self._ended:
+            block = self._next_block()
+            if block is None:
+                return None
+            if not block:
+                self._ended = True
+                break
+            data = self._renderer.feed(block)
+            if self._renderer.finished:
+                self._ended = True
+            if data:
+                return data
+        return b""
+
+    def close(self) -> None:
+        for fd in (self._file, self._watch):
+            if fd >= 0:
+                os.close(fd)
+        self._file = self._watch = -1
+
+    def _next_block(self) -> bytes | None:
+        """Whole records; b"" = nothing will come; None = nothing now."""
+        while True:
+            data = os.read(self._file, _BLOCK) if self._file >= 0 else b""
+            if data:
+                block = self._whole(data)
+                if block:
+                    return block
+                continue
+            if not self._live:
+                return b""
+            self._forget_events()
+            # Events are gone: whatever happened before this line is seen by this second look.
+            alive = running(self._paths, self._id)
+            if not alive:
+                self._live = False
+                continue
+            if self._reopened() or self._has_more():
+                continue
+            return None
+
+    def _whole(self, data: bytes) -> bytes:
+        data = self._rest + data
+        cut = data.rfind(b"\n") + 1
+        self._rest = data[cut:] if len(data) - cut <= _RECORD_LIMIT else b""
+        return data[:cut]
+
+    def _has_more(self) -> bool:
+        if self._file < 0:
+            return False
+        return os.fstat(self._file).st_size > os.lseek(self._file, 0, os.SEEK_CUR)
+
+    def _reopened(self) -> bool:
+        """Whether conmon has begun the file anew (its size limit, or the first line ever)."""
+        try:
+            info = os.stat(self._paths.log(self._id))
+        except OSError:
+            return False
+        if self._file >= 0:
+            old = os.fstat(self._file)
+            at = os.lseek(self._file, 0, os.SEEK_CUR)
+            if (old.st_ino, old.st_dev) == (info.st_ino, info.st_dev):
+                if info.st_size >= at:
+                    return False
+                os.lseek(self._file, 0, os.SEEK_SET)
+                self._rest = b""
+                return True
+            os.close(self._file)
+        self._rest = b""
+        self._file = _open(self._paths.log(self._id))
+        return self._file >= 0
+
+    def _add_watches(self) -> int:
+        fd = syscalls.inotify_init()
+        log_events = syscalls.IN_MODIFY | syscalls.IN_CREATE | syscalls.IN_MOVED_TO
+        end_events = syscalls.IN_MOVED_TO | syscalls.IN_DELETE
+        for folder, events in (
+            (self._paths.log_dir(self._id), log_events),
+            (self._paths.exits, end_events),
+        ):
+            with contextlib.suppress(OSError):
+                syscalls.inotify_add_watch(fd, folder, events)
+        return fd
+
+    def _forget_events(self) -> None:
+        while syscalls.inotify_read(self._watch):
+            pass
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return -1
+
+
+def open_logs(paths: Paths, container_id: str, query: LogQuery, *, tty: bool) -> LogStream:
+    """The log of a container as `query` asks for; a container without a log gives an empty one."""
+    view = View(
+        stdout=query.stdout,
+        stderr=query.stderr,
+        since=query.since,
+        until=query.until,
+        timestamps=query.timestamps,
+        framed=query.framed and not tty,
+    )
+    return LogStream(paths, container_id, Renderer(view), query)

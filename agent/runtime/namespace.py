@@ -1,0 +1,144 @@
+"""Private mount namespaces, one a thread: how containers are mounted without the host seeing it.
+
+unshare(CLONE_NEWNS) acts on the calling thread only, and a program that this thread starts
+inherits its namespace.  So an overlay mounted in a short-lived thread lives exactly as long as the
+conmon started from there: nothing can be left behind, whoever is killed when.
+Every mount is made a slave, so that the host's unmounts still reach us and ours never reach it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from agent.engine.ports import Rootfs
+from agent.host import syscalls
+
+T = TypeVar("T")
+
+
+def enter(hidden: str | None) -> None:
+    """Give the calling thread a mount namespace of its own.
+
+    `hidden`: the cgroup2 mount point of a hybrid host.  crun refuses hybrid hosts when cgroup2 has
+    controllers (hugetlb, ...), and is content with the v1 ones when it does not see it.
+    """
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
+    if hidden:
+        syscalls.umount(hidden, syscalls.MNT_DETACH)
+    os.chdir("/")
+
+
+def run_private(work: Callable[[], T], hidden: str | None) -> T:
+    """Run `work` in a new thread with its own mount namespace; returns or raises what it does."""
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            enter(hidden)
+            done.append(work())
+        except BaseException as error:  # noqa: BLE001 - carried over to the caller's thread
+            failed.append(error)
+
+    thread = threading.Thread(target=body, name="mounts", daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
+class Launcher:
+    """Runs short calls (starting a program) where a hybrid host's cgroup2 is hidden.
+
+    On other hosts the calls run in place.  One thread, made when first needed.
+    """
+
+    def __init__(self, hidden: str | None) -> None:
+        self._hidden = hidden
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] | None = None
+
+    def call(self, work: Callable[[], T]) -> T:
+        if self._hidden is None:
+            return work()
+        done: list[T] = []
+        failed: list[BaseException] = []
+        ended = threading.Event()
+
+        def job() -> None:
+            try:
+                done.append(work())
+            except BaseException as error:  # noqa: BLE001 - carried over to the caller's thread
+                failed.append(error)
+            finally:
+                ended.set()
+
+        self._started().put(job)
+        ended.wait()
+        if failed:
+            raise failed[0]
+        return done[0]
+
+    def close(self) -> None:
+        with self._lock:
+            if self._queue is not None:
+                self._queue.put(None)
+                self._queue = None
+
+    def _started(self) -> queue.SimpleQueue[Callable[[], None] | None]:
+        with self._lock:
+            if self._queue is None:
+                jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+                thread = threading.Thread(
+                    target=self._serve, args=(jobs,), name="launcher", daemon=True
+                )
+                thread.start()
+                self._queue = jobs
+            return self._queue
+
+    def _serve(self, jobs: queue.SimpleQueue[Any]) -> None:
+        with contextlib.suppress(OSError):  # then crun says itself what is wrong
+            enter(self._hidden)
+        while (job := jobs.get()) is not None:
+            job()
+
+
+def mount_overlay(rootfs: Rootfs, folder: str) -> None:
+    """Mount the container's root on `folder`/rootfs; call in a private namespace.
+
+    Mount options must fit in a page, which 127 layer paths do not, and a ":" or "," in a path
+    needs escapes: so the kernel is given short symlinks (`folder`/l/0, ...), relative to the
+    thread's own working directory.  Works on every kernel; fsconfig("lowerdir+") needs 6.7.
+    It also keeps the host's paths out of the container's /proc/mounts.
+    """
+    links = os.path.join(folder, "l")
+    os.makedirs(links, mode=0o700, exist_ok=True)
+    targets: Sequence[tuple[str, str]] = [
+        *((str(number), path) for number, path in enumerate(rootfs.lower)),
+        ("u", rootfs.upper),
+        ("w", rootfs.work),
+    ]
+    for name, path in targets:
+        os.symlink(path, os.path.join(links, name))
+    os.chdir(folder)
+    try:
+        lower = ":".join(f"l/{number}" for number in range(len(rootfs.lower)))
+        syscalls.mount(
+            "overlay",
+            "rootfs",
+            "overlay",
+            0,
+            f"lowerdir={lower},upperdir=l/u,workdir=l/w,index=off,metacopy=off,redirect_dir=off",
+        )
+    finally:
+        os.chdir("/")
+        for name, _ in targets:
+            os.unlink(os.path.join(links, name))
+        os.rmdir(links)
