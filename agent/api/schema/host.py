@@ -205,7 +205,6 @@ RESOURCES: Final = Table(
 HOST_CONFIG: Final = Table(
     "HostConfig",
     (
-        *RESOURCES.fields,
         Field("Binds", texts, "binds"),
         Field("ContainerIDFile", text),  # the client writes that file
         Field("LogConfig", _log_config, "log_config"),
@@ -215,7 +214,6 @@ HOST_CONFIG: Final = Table(
         Field("AutoRemove", boolean, "auto_remove"),
         unserved("VolumeDriver", "local"),
         unserved("VolumesFrom"),
-        Field("Mounts", mounts, "mounts"),
         Field("ConsoleSize", integers),  # kept in the given document; the client resizes too
         Field("Annotations", text_map, "annotations"),
         Field("CapAdd", texts, "cap_add"),
@@ -243,6 +241,8 @@ HOST_CONFIG: Final = Table(
         Field("Sysctls", text_map, "sysctls"),
         Field("Runtime", _runtime),
         unserved("Isolation", "default"),
+        *RESOURCES.fields,
+        Field("Mounts", mounts, "mounts"),
         Field("MaskedPaths", texts, "masked_paths"),
         Field("ReadonlyPaths", texts, "readonly_paths"),
     ),

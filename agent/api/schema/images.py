@@ -168,11 +168,14 @@ def progress_bar(current: int, total: int) -> str:
     return f"[{head:<{_BAR}}] {human_size(current):>8}/{human_size(total)}"
 
 
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
 def human_size(size: int) -> str:
     """go-units' HumanSize: four significant digits, powers of 1000."""
-    amount, unit = float(size), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):  # noqa: B007 - the last one is used below
+    amount = float(size)
+    for unit in _UNITS[:-1]:
         if amount < 1000:
-            break
+            return f"{amount:.4g}{unit}"
         amount /= 1000
-    return f"{amount:.4g}{unit}"
+    return f"{amount:.4g}{_UNITS[-1]}"

@@ -235,6 +235,7 @@ def host_config_document(container: Container, cgroup_version: str) -> Document:
         value = merged.get(field.name)
         if field.name not in _OMITTED_EMPTY or value:
             ordered[field.name] = value
+    ordered.pop("Init", None)
     if config.init is not None:
         ordered["Init"] = config.init
     return ordered
