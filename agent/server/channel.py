@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import select
 import socket
 from collections import deque
@@ -173,15 +174,19 @@ class RawChannel(asyncio.Protocol, Channel):
             raise ConnectionResetError("connection lost")
 
     async def finish(self, linger: float) -> None:
-        if not self._lost:
-            self._end_output()
-            try:
-                async with asyncio.timeout(linger):
-                    await self._discard()
-            except (TimeoutError, ConnectionError):
-                pass
-            self._live().close()
-        await self._closing(linger)
+        try:
+            if not self._lost:
+                self._end_output()
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    async with asyncio.timeout(linger):
+                        await self._discard()
+                self._live().close()
+            await self._closing(linger)
+        except OSError:  # shutdown(2) of a socket that was reset a moment ago: ENOTCONN
+            self.abort()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
 
     def _end_output(self) -> None:
         transport = self._live()

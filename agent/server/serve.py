@@ -45,6 +45,8 @@ _log = logging.getLogger("agent.server")
 _REFUSAL_LINGER: Final = 1.0  # seconds for a refused client to read the alert
 _FILE_CHECK: Final = 1.0  # seconds between looks at the certificate files, at an accept
 _REVOCATION_CHECK: Final = 15.0  # seconds between looks at open connections
+# Rounds of the loop that an accepted connection needs before it reaches _opened().
+_ACCEPT_ROUNDS: Final = 4
 
 DEFAULT_LIMITS: Final = Limits()
 
@@ -178,6 +180,8 @@ class Server:
             server.close()
         for path, inode in self._sockets:
             remove_unix(path, inode)
+        for _ in range(_ACCEPT_ROUNDS):
+            await asyncio.sleep(0)
         if self._sweeper is not None:
             self._sweeper.cancel()
         for task, connection in list(self._connections.items()):

@@ -16,7 +16,7 @@ from typing import Final
 
 import h11
 
-from agent.errors import cancelled, headers_too_large, invalid
+from agent.errors import headers_too_large, invalid
 from agent.wire.http import MAX_HEAD, MAX_HEADERS, METHODS, Headers
 from agent.wire.status import REASONS
 
@@ -140,7 +140,7 @@ class RequestReader:
     def next_body(self) -> bytes | None:
         """A piece of the body; None = more bytes are needed; b"" = the body is complete.
 
-        Raises EngineError: INVALID for broken chunks, CANCELLED when the client sends no more.
+        Raises EngineError (INVALID): broken chunks, or the client sends no more.
         """
         connection = self._h11
         if not self._has_body or connection is None:
@@ -165,7 +165,7 @@ class RequestReader:
 
     def _check_more_may_come(self) -> None:
         if self._eof:
-            raise cancelled("client closed the connection within the request body")
+            raise invalid("unexpected end of the request body")
 
     def _complete(self, connection: h11.Connection) -> None:
         self._buffer[:0] = connection.trailing_data[0]

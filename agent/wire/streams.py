@@ -101,7 +101,7 @@ class BodyReader(Protocol):
     def read(self, size: int = 65536, /) -> bytes:
         """Blocks for 1 to `size` bytes; b"" = the body is complete.
 
-        May return fewer bytes than asked for. Raises EngineError (CANCELLED) when the client
+        May return fewer bytes than asked for. Raises EngineError (CANCELLED or INVALID) when the client
         broke off or the body is malformed: it is never cut off silently.
         """
 

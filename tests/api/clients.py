@@ -44,6 +44,8 @@ class TlsClient:
         for name, value in options.items():
             if name == "alpn":
                 context.set_alpn_protocols(value)
+            elif name == "ciphers":
+                context.set_ciphers(value)
             else:
                 setattr(context, name, value)
         self.socket = socket.create_connection(address, TIMEOUT)

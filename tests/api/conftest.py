@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.server.limits import Limits
-from agent.server.listeners import TlsListener, UnixListener
+from agent.server.listeners import Listener, TlsListener, UnixListener
 from agent.server.tls import TlsConfig
 from tests.api.certs import Authority, Files
 from tests.api.clients import TlsClient, UnixClient
@@ -69,7 +69,7 @@ def site(directory: Path, limits: Limits) -> Iterator[Site]:
     )
     application = FakeApplication()
     path = str(directory / "engine.sock")
-    listeners = [UnixListener(path), TlsListener("127.0.0.1", 0, config)]
+    listeners: list[Listener] = [UnixListener(path), TlsListener("127.0.0.1", 0, config)]
     with Running(application, listeners, limits) as running:
         made = Site(
             running, application, authority, authority.client(), server, path, directory, config

@@ -8,8 +8,9 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
+from typing import Self
 
 from agent.errors import EngineError, Kind, invalid, not_found
 from agent.server.limits import Limits
@@ -226,7 +227,7 @@ class FakeApplication:
     def pull(self, request: Request, body: Body) -> BlockingStream:
         return BlockingStream(self._progress(request))
 
-    def _progress(self, request: Request) -> Iterator[bytes]:
+    def _progress(self, request: Request) -> Generator[bytes, None, None]:
         kind = request.query.get("kind")
         try:
             if kind == "early":
@@ -254,7 +255,7 @@ class FakeApplication:
         raise not_found("No such container: x")
 
     def build(self, request: Request, body: Body) -> BlockingStream:
-        def chunks() -> Iterator[bytes]:
+        def chunks() -> Generator[bytes, None, None]:
             total = 0
             while data := body.reader.read():
                 total += len(data)
@@ -295,7 +296,7 @@ class Running:
         self.server = Server(self.application, self._listeners, self._limits)
         try:
             await self.server.start()
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             self._failure = error
             return
         finally:
@@ -303,7 +304,7 @@ class Running:
         await self._stop.wait()
         await self.server.stop()
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._started.wait(10)
         if self._failure is not None:

@@ -102,7 +102,8 @@ def test_detach_keys_end_the_attachment_of_a_terminal(site, kind):
     client = site.connect(kind)
     rest = attach(client, "tty-cat", stdin=b"ab\x10")
     client.send(b"\x11never")
-    assert rest + read_all(client) == b"ab" or True
+    # The echo of what came before may be cut off by the detaching; what came after is never sent.
+    assert b"ab".startswith(rest + read_all(client))
     assert site.application.duplexes[0].closed.wait(5)
 
 
@@ -121,8 +122,6 @@ def test_case_093_client_that_dies_releases_the_stream(site, kind, name):
     attach(client, name, stdin=b"x" * 1000)
     client.close()
     duplex = site.application.duplexes[0]
-    if name == "silent" and kind == "unix":
-        assert duplex.input_ended.wait(5) or duplex.closed.is_set()
     assert duplex.closed.wait(12)
     assert eventually(lambda: site.running.server.connection_count == 0)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import stat
 import time
 
 import pytest
 
+from agent.server.limits import Limits
 from agent.server.listeners import InheritedListener, ListenError, UnixListener
-from tests.api.clients import JSON_TYPE, read_head, read_response, request
+from tests.api.clients import JSON_TYPE, UnixClient, read_head, read_response, request
 from tests.api.fakes import FakeApplication, Running, eventually
 
 pytestmark = pytest.mark.parametrize("kind", ["unix", "tls"])
@@ -52,11 +54,10 @@ def test_pipelined_requests_are_answered_in_order(site, kind):
         + request("POST", "/containers/create", body, JSON_TYPE)
         + request("GET", "/_ping")
     )
-    data, statuses = b"", []
+    data = b""
     while data.count(b"HTTP/1.1 ") < 3 or not data.endswith(b"OK"):
         data += client.recv()
-    for part in data.split(b"HTTP/1.1 ")[1:]:
-        statuses.append(int(part[:3]))
+    statuses = [int(part[:3]) for part in data.split(b"HTTP/1.1 ")[1:]]
     assert statuses == [200, 201, 200]
     assert site.application.calls == [("POST", "/containers/create", body)]
 
@@ -258,7 +259,7 @@ def test_audit_names_the_mutating_call_without_its_query(site, kind, caplog):
     read_response(client)
     lines = [record.getMessage() for record in caplog.records if record.name == "agent.audit"]
     assert len(lines) == 1
-    assert "POST /start\\u202e 4" in lines[0] or "POST /start" in lines[0]
+    assert lines[0].endswith("POST /start%E2%80%AE 400")
     assert "secret" not in lines[0]
 
 
@@ -267,8 +268,6 @@ def test_unix_socket_file(directory, kind):
         pytest.skip("a unix socket's matter")
     path = str(directory / "sub" / "x.sock")
     application = FakeApplication()
-    from agent.server.limits import Limits
-
     with Running(application, [UnixListener(path)], Limits()):
         mode = os.stat(path)
         assert stat.S_ISSOCK(mode.st_mode)
@@ -279,8 +278,6 @@ def test_unix_socket_file(directory, kind):
         ):
             pass
         assert os.path.exists(path)
-    import socket
-
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(path)
     with Running(application, [UnixListener(path)], Limits()):
@@ -289,8 +286,6 @@ def test_unix_socket_file(directory, kind):
         given.bind(path)
         given.listen()
         with Running(application, [InheritedListener(os.dup(given.fileno()))], Limits()):
-            from tests.api.clients import UnixClient
-
             client = UnixClient(path)
             client.send(request("GET", "/_ping"))
             assert read_response(client).status == 200
