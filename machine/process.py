@@ -159,8 +159,30 @@ class LocalRunner:
             status = child.wait(max(0.1, deadline - time.monotonic()))
         except (TimeoutError, MachineError) as err:
             raise DriverError(
-                f"{printable_argv(argv)} failed: {err or f'no end within {timeout:.0f} s'}"
+                f"{printable_argv(argv)} failed: {str(err) or f'no end within {timeout:.0f} s'}"
             ) from err
         finally:
             child.close()
         return Completed(status, out.decode("utf-8", "replace"), child.stderr())
+
+
+def foreground(argv: Sequence[str]) -> int:
+    """Run a program on this terminal, with our stdin, stdout and stderr; its exit status.
+
+    Ctrl-C goes to the program: it decides. Raises MachineError when the program is missing.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        child = subprocess.Popen(list(argv), preexec_fn=_default_interrupt)  # noqa: PLW1509  # no threads here
+        status = child.wait()
+    except FileNotFoundError as err:
+        raise MachineError(
+            f"{argv[0]} is not installed", hint=f"Install the package that has {argv[0]}."
+        ) from err
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return status if status >= 0 else 128 - status
+
+
+def _default_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -33,7 +33,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "restart": ("machine.cli.power:restart", _MACHINES, "Restart a machine"),
     "rm": ("machine.cli.rm:rm", _MACHINES, "Remove a machine"),
     "ssh": ("machine.cli.ssh:ssh", _MACHINES, "Log into or run a command on a machine with SSH."),
-    "scp": ("machine.cli.scp:scp", _MACHINES, "Copy files between machines"),
+    "scp": ("machine.cli.ssh:scp", _MACHINES, "Copy files between machines"),
     "start": ("machine.cli.power:start", _MACHINES, "Start a machine"),
     "status": ("machine.cli.status:status", _MACHINES, "Get the status of a machine"),
     "stop": ("machine.cli.power:stop", _MACHINES, "Stop a machine"),
