@@ -57,9 +57,14 @@ def inner_mounts(found: list[Hierarchy], *, only_v2: bool) -> tuple[CgroupMount,
     return tuple(CgroupMount(str(h.path.relative_to(_BASE)), h.kind, h.data) for h in found)
 
 
-def _prepare(hierarchy: Hierarchy, directory: Path) -> None:
-    """Make `directory` able to hold children with every controller that its parent has."""
+def _prepare(hierarchy: Hierarchy, directory: Path, *, hybrid: bool) -> None:
+    """Make `directory` able to hold children with every controller that its parent has.
+
+    Not for v2 beside v1: crun refuses to work where the v2 part has controllers.
+    """
     if hierarchy.kind == "cgroup2":
+        if hybrid:
+            return
         have = (directory / "cgroup.controllers").read_text().split()
         for name in have:
             try:
@@ -75,14 +80,16 @@ def _prepare(hierarchy: Hierarchy, directory: Path) -> None:
 
 def make(lab: str, unit: str) -> None:
     """Make the cgroup of `unit` in every hierarchy; existing ones are kept."""
-    for hierarchy in hierarchies():
+    found = hierarchies()
+    hybrid = any(h.kind == "cgroup" for h in found)
+    for hierarchy in found:
         if hierarchy.kind == "cgroup2":
-            _prepare(hierarchy, hierarchy.path)
+            _prepare(hierarchy, hierarchy.path, hybrid=hybrid)
         place = hierarchy.path
         for part in (TOP, lab):
             place /= part
             place.mkdir(exist_ok=True)
-            _prepare(hierarchy, place)
+            _prepare(hierarchy, place, hybrid=hybrid)
         (place / unit).mkdir(exist_ok=True)
 
 

@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, Protocol, cast
 
 from tests.lab.errors import LabError
 
@@ -89,10 +89,15 @@ class Reference:
     architecture: str = ""
 
 
+class _Sink(Protocol):
+    def write(self, data: bytes, /) -> object:
+        """Take all of `data`."""
+
+
 class _Hashed(io.RawIOBase):
     """A writer that counts and hashes what goes through it."""
 
-    def __init__(self, sink: IO[bytes]) -> None:
+    def __init__(self, sink: _Sink) -> None:
         self._sink = sink
         self._hash = hashlib.sha256()
         self.size = 0
@@ -176,7 +181,7 @@ class Blobs:
             packed = _Hashed(file)
             with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as middle:
                 plain = _Hashed(middle)
-                with io.BufferedWriter(plain, 1 << 20) as buffer:
+                with io.BufferedWriter(cast("io.RawIOBase", plain), 1 << 20) as buffer:
                     write(buffer)
         temporary.rename(self.folder / packed.digest.partition(":")[2])
         return Layer(packed.digest, packed.size, plain.digest, "gzip")
