@@ -34,7 +34,10 @@ def run(argv: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _interrupted(session)
     except (MachineError, click.ClickException, click.exceptions.Exit, OSError) as err:
+        session.close()
         return _failed(session, err)
+    finally:
+        session.close()
     return result if isinstance(result, int) else 0
 
 

@@ -41,11 +41,11 @@ class HostKey:
 def parse_key(text: str) -> HostKey:
     """ "TYPE BASE64 [comment]" as in a .pub file. Raises HostKeyError."""
     parts = text.split()
+    if len(parts) < 2:
+        raise HostKeyError("A host key can't be read", details="not TYPE BASE64")
     try:
-        if len(parts) < 2:
-            raise ValueError("not TYPE BASE64")
         return HostKey(parts[0], base64.b64decode(parts[1], validate=True))
-    except (ValueError, binascii.Error) as err:
+    except binascii.Error as err:
         raise HostKeyError("A host key can't be read", details=str(err)) from err
 
 
@@ -56,7 +56,7 @@ class KnownHost:
         self.path = folder / FILE
         self.alias = alias
 
-    def keys(self) -> list[HostKey]:
+    def pinned(self) -> list[HostKey]:
         """The pinned keys, [] before the first contact. Raises HostKeyError for a broken file."""
         try:
             text = read_limited(self.path, _LIMIT).decode("utf-8", "replace")
@@ -86,7 +86,7 @@ class KnownHost:
 
         Raises HostKeyError when other keys are pinned: the connection must not be used.
         """
-        pinned = self.keys()
+        pinned = self.pinned()
         if not pinned:
             return False
         if offered in pinned:

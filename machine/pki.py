@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
+import datetime as dt
 import getpass
 import hashlib
 import ipaddress
@@ -36,7 +36,7 @@ from machine.store.files import create_exclusive, ensure_dir, read_limited, writ
 CA_DAYS: Final = 5 * 365
 LEAF_DAYS: Final = 397
 LEAST_CA_DAYS: Final = 30  # create refuses an authority that ends sooner (case 96)
-BACKDATE: Final = datetime.timedelta(hours=1)  # C11: the host's clock may be behind
+BACKDATE: Final = dt.timedelta(hours=1)  # C11: the host's clock may be behind
 _PEM_LIMIT: Final = 1 << 20
 _CA_NAME: Final = "machine CA"
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9._@+-]")
@@ -125,7 +125,7 @@ class Authority:
         now: float,
     ) -> bytes:
         start = _utc(now)
-        end = min(start + datetime.timedelta(days=LEAF_DAYS), self.cert.not_valid_after_utc)
+        end = min(start + dt.timedelta(days=LEAF_DAYS), self.cert.not_valid_after_utc)
         issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = (
             _builder(_name(name), self.cert.subject, key, start - BACKDATE, end)
@@ -144,9 +144,7 @@ def make_authority(now: float) -> tuple[bytes, bytes]:
     start = _utc(now)
     name = _name(_CA_NAME)
     builder = (
-        _builder(
-            name, name, key.public_key(), start - BACKDATE, start + datetime.timedelta(days=CA_DAYS)
-        )
+        _builder(name, name, key.public_key(), start - BACKDATE, start + dt.timedelta(days=CA_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signing=True), critical=True)
     )
@@ -309,8 +307,8 @@ def _builder(
     subject: x509.Name,
     issuer: x509.Name,
     key: ec.EllipticCurvePublicKey,
-    start: datetime.datetime,
-    end: datetime.datetime,
+    start: dt.datetime,
+    end: dt.datetime,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -350,8 +348,8 @@ def _key_pem(key: AnyKey) -> bytes:
     )
 
 
-def _utc(now: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(int(now), datetime.UTC)
+def _utc(now: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(int(now), dt.UTC)
 
 
 def _user() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -46,6 +46,7 @@ class Session:
     stderr: IO[str]
     flags: Globals = Globals()
     resume_hint: str = ""  # shown after Ctrl-C
+    _closers: list[Callable[[], None]] = dataclasses.field(default_factory=list)
 
     @property
     def store_root(self) -> Path:
@@ -95,3 +96,22 @@ class Session:
 
     def name_or_default(self, name: str | None) -> str:
         return self.names_or_default((name,) if name else ())[0]
+
+    def confirm(self, question: str) -> bool:
+        """True for an answer that begins with y; the end of input is a no."""
+        print(question, end="", file=self.stdout, flush=True)
+        return self.stdin.readline().strip().lower().startswith("y")
+
+    def service_note(self, text: str) -> None:
+        """A line of a command that may have a live step on the screen."""
+        self.close()
+        self.say(text)
+
+    def on_exit(self, close: Callable[[], None]) -> None:
+        """Call `close` when the command has ended, well or not."""
+        self._closers.append(close)
+
+    def close(self) -> None:
+        """Leave the terminal as it was. May be called more than once."""
+        for close in self._closers:
+            close()

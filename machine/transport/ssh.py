@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 import paramiko
+from paramiko.pkey import UnknownKeyType
 
-from machine.errors import HostKeyError, MachineError, UnreachableError, printable
+from machine.errors import MachineError, UnreachableError, printable
 from machine.hostkeys import HostKey, KnownHost
 from machine.model import SshEndpoint
 from machine.transport.api import Running
@@ -149,15 +150,6 @@ def connect(
     return SshTransport(transport)
 
 
-def dial(host: str, port: int, timeout: float) -> str:
-    """ "" when a TCP connection opens, else the reason (drivers.api.Host.dial)."""
-    try:
-        with contextlib.closing(socket.create_connection((host, port), timeout)):
-            return ""
-    except OSError as err:
-        return err.strerror or str(err)
-
-
 def _socket(endpoint: SshEndpoint, deadlines: Deadlines) -> socket.socket:
     try:
         return socket.create_connection((endpoint.host, endpoint.port), deadlines.connect)
@@ -208,7 +200,7 @@ def _transport(
 
 def _key_types(known: KnownHost, offered: tuple[str, ...]) -> tuple[str, ...]:
     """The pinned types first: a host with several keys then shows the one that we know."""
-    kinds = {key.kind for key in known.keys()}
+    kinds = {key.kind for key in known.pinned()}
     return tuple(sorted(offered, key=lambda t: _SAME_BLOB.get(t, t) not in kinds))
 
 
@@ -263,7 +255,7 @@ def _load(path: Path, ports: SshPorts) -> paramiko.PKey:
         TypeError,
     ):  # TypeError: cryptography's way to say it
         return _unlock(path, ports)
-    except (OSError, ValueError, paramiko.SSHException, paramiko.UnknownKeyType) as err:
+    except (OSError, ValueError, paramiko.SSHException, UnknownKeyType) as err:
         raise _bad_key(path, err) from err
 
 
@@ -289,6 +281,3 @@ def _bad_key(path: Path, err: Exception) -> MachineError:
 
 def _reason(err: BaseException) -> str:
     return printable(str(err) or type(err).__name__, 500)
-
-
-__all__ = ["Deadlines", "HostKeyError", "SshPorts", "SshTransport", "connect", "dial"]

@@ -1,0 +1,87 @@
+"""The composition root of the laptop's side: real clock, processes and HTTP, made when needed."""
+
+from __future__ import annotations
+
+import getpass
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from drivers.errors import DriverError
+from drivers.polling import SystemClock
+from machine.cli.session import Session
+from machine.hosts import Ports
+from machine.paths import home
+from machine.process import LocalRunner
+from machine.progress import make_progress
+from machine.service import Service
+
+_ANSWER_LIMIT: Final = 16 << 20
+
+
+class VerifiedHttp:
+    """drivers.api.Http by the standard library: certificates verified, no redirect is followed."""
+
+    def __init__(self) -> None:
+        context = ssl.create_default_context()
+        self._opener = urllib.request.build_opener(
+            urllib.request.HTTPSHandler(context=context), _NoRedirect()
+        )
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        timeout: float = 60.0,
+    ) -> tuple[int, bytes]:
+        if urlsplit(url).scheme != "https" and urlsplit(url).hostname not in {
+            "127.0.0.1",
+            "localhost",
+        }:
+            raise DriverError(f"{urlsplit(url).hostname} without https is refused")
+        asked = urllib.request.Request(  # noqa: S310  the scheme was checked
+            url, data=body or None, headers=dict(headers or {}), method=method
+        )
+        try:
+            with self._opener.open(asked, timeout=timeout) as answer:
+                return answer.status, answer.read(_ANSWER_LIMIT)
+        except urllib.error.HTTPError as err:
+            with err:
+                return err.code, err.read(_ANSWER_LIMIT)
+        except OSError as err:
+            raise DriverError(f"{urlsplit(url).hostname} did not answer: {err}") from err
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object, **__: object) -> None:
+        return None
+
+
+def make_service(session: Session) -> Service:
+    """The use cases over the session's store. Progress is live only on a terminal."""
+    live = session.stdout.isatty() and not session.flags.debug
+    progress = make_progress(session.stdout, live=live)
+
+    def ask(path: str) -> str | None:
+        if not session.stdin.isatty():
+            return None
+        return getpass.getpass(f"Passphrase for {path}: ")
+
+    ports = Ports(
+        env=session.env,
+        clock=SystemClock(),
+        runner=LocalRunner(session.env),
+        http=VerifiedHttp(),
+        cache=session.cache,
+        home=home(session.env),
+        passphrase=ask,
+        say=progress.note,
+    )
+    session.on_exit(progress.close)
+    return Service(session.store, ports, progress)
