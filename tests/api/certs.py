@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 STORE = "3f1c9a52-store"
 CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH
+
+Pair = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 
 
 def _name(text: str) -> x509.Name:
@@ -50,18 +52,18 @@ class Authority:
         Path(self.path).write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
     def _builder(self, subject, issuer, public_key) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(issuer)
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=2))
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=2))
         )
 
-    def leaf(self, uris=(), usages=(), *, dns=(), ips=(), ca=None, extra=()) -> tuple:
+    def leaf(self, uris=(), usages=(), *, dns=(), ips=(), ca=None, extra=()) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(_name("leaf"), self.certificate.subject, key.public_key())
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
@@ -79,7 +81,7 @@ class Authority:
             builder = builder.add_extension(extension, critical=False)
         return builder.sign(self.key, hashes.SHA256()), key
 
-    def write(self, stem: str, pair: tuple) -> Files:
+    def write(self, stem: str, pair: Pair) -> Files:
         certificate, key = pair
         files = Files(
             str(self.directory / f"{stem}-cert.pem"), str(self.directory / f"{stem}-key.pem")

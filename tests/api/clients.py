@@ -95,7 +95,7 @@ class TlsClient:
 
     def recv(self, size: int = 65536) -> bytes:
         try:
-            return self._until_done(lambda: self.tls.read(size))
+            return bytes(self._until_done(lambda: self.tls.read(size)))
         except ssl.SSLZeroReturnError:
             return b""
 
@@ -163,7 +163,7 @@ def read_response(client, *, head: bool = False) -> Response:
 
 
 def _more(client) -> bytes:
-    data = client.recv()
+    data: bytes = client.recv()
     if not data:
         raise EOFError("response cut off")
     return data
