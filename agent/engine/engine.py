@@ -1,0 +1,74 @@
+"""The engine: all use cases over one set of ports (`agent.api.backend.Backend`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agent.api.backend import HostFacts
+from agent.engine.containers import ContainersUse
+from agent.engine.core import Core, Ports, Settings
+from agent.engine.events import Subscriber
+from agent.engine.execs import Execs
+from agent.engine.exits import Exits
+from agent.engine.images_use import ImagesUse
+from agent.engine.model import Event
+from agent.engine.ports import NetworkInfo
+from agent.engine.recovery import Recovery
+from agent.engine.removal import Removal
+from agent.engine.respawns import Respawns
+from agent.engine.starting import Starting
+from agent.engine.stopping import Stopping
+from agent.engine.volumes_use import VolumesUse
+
+__all__ = ["Engine", "Ports", "Settings"]
+
+
+class Engine:
+    """Made once by the composition root; `start` before the first request, `close` at the end.
+
+    `close` leaves containers running: they belong to conmon, and the next agent adopts them.
+    """
+
+    def __init__(self, ports: Ports, facts: HostFacts, settings: Settings) -> None:
+        core = Core(ports, facts, settings)
+        respawns = Respawns(core)
+        self._core = core
+        self.facts = facts
+        self.execs = Execs(core)
+        stopping = Stopping(core, respawns)
+        removal = Removal(core, respawns, self.execs, stopping)
+        starting = Starting(core, respawns, removal)
+        exits = Exits(core, respawns, starting, removal)
+        self.containers = ContainersUse(core, starting, stopping, removal, exits)
+        self.images = ImagesUse(core)
+        self.volumes = VolumesUse(core)
+        self._removal = removal
+        self._recovery = Recovery(core, exits, removal)
+
+    def start(self) -> None:
+        """Recovers, then watches.  Raises EngineError when the host can't be made ready."""
+        self._recovery.run()
+        self._sweep_later()
+
+    def close(self) -> None:
+        """Ends threads and subscriptions; the ports are closed by whom made them."""
+        self._core.timers.close()
+        self._core.jobs.close()
+        self._core.bus.close()
+
+    def networks(self) -> list[NetworkInfo]:
+        return self._core.ports.network.networks()
+
+    def subscribe(
+        self, since: int | None, until: int | None, matches: Callable[[Event], bool]
+    ) -> Subscriber:
+        return self._core.bus.subscribe(since, until, matches)
+
+    def _sweep_later(self) -> None:
+        self._core.timers.after(
+            self._core.settings.sweep_interval, lambda: self._core.jobs.submit(self._sweep)
+        )
+
+    def _sweep(self) -> None:
+        self._removal.sweep()
+        self._sweep_later()
