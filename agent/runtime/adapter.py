@@ -19,6 +19,7 @@ from agent.runtime import conmon, copyup, host, namespace, record, rootfs, spec,
 from agent.runtime import exec as execs
 from agent.runtime.attach import ConmonAttach
 from agent.runtime.cgroups import Cgroups, parse_mountinfo
+from agent.runtime.filters import FilterCache
 from agent.runtime.leftovers import Leftovers
 from agent.runtime.logs import LogStream, open_logs
 from agent.runtime.settings import Paths, RuntimeSettings
@@ -35,12 +36,14 @@ class OciRuntime:
         self.paths.make()
         self._program = program
         hierarchies = parse_mountinfo(host.read("/proc/self/mountinfo"))
-        self.cgroups = Cgroups(hierarchies, settings.cgroup_parent)
+        own = host.read("/proc/self/cgroup")
+        self.cgroups = Cgroups(hierarchies, settings.cgroup_parent, own)
         self._facts = host.facts(hierarchies, settings.init_paths)
         self._boot = host.boot_id()
         self._launcher = namespace.Launcher(hierarchies.hidden)
         self._watcher = Watcher(self.paths, self.cgroups)
         self._leftovers = Leftovers(self.paths, self.cgroups)
+        self._filters = FilterCache(f"{settings.run}/filters", enabled=name == "crun")
 
     # ------------------------------------------------------------------------------ life of one
 
@@ -66,7 +69,7 @@ class OciRuntime:
         os.makedirs(f"{bundle}/rootfs", mode=0o700)
         os.makedirs(self.paths.log_dir(container.id), mode=0o700, exist_ok=True)
         hidden = self.cgroups.hierarchies.hidden
-        monitor = namespace.run_private(lambda: self._start_monitor(launch, bundle), hidden)
+        monitor, key = namespace.run_private(lambda: self._start_monitor(launch, bundle), hidden)
         try:
             pid = monitor.create(
                 lambda conmon_pid: self._before_create(bundle, conmon_pid),
@@ -84,6 +87,7 @@ class OciRuntime:
             )
             record.save(self.paths, container.id, found)
             self._watcher.add_monitor(container.id, monitor.child, monitor.child.pid)
+            self._filters.learn(key, f"{self.paths.state}/{container.id}")
         except BaseException:
             monitor.child.kill()
             with contextlib.suppress(ChildProcessError):
@@ -100,7 +104,7 @@ class OciRuntime:
             file.write(f"{conmon_pid} {record.start_time(conmon_pid)}")
         self.cgroups.adopt_monitor(conmon_pid)
 
-    def _start_monitor(self, launch: Launch, bundle: str) -> conmon.Monitor:
+    def _start_monitor(self, launch: Launch, bundle: str) -> tuple[conmon.Monitor, str]:
         """In the private namespace: mount, look things up, write config.json, start conmon."""
         container = launch.container
         namespace.mount_overlay(launch.rootfs, bundle)
@@ -114,9 +118,14 @@ class OciRuntime:
             copyup.fill(root_fd, launch.mounts)
         finally:
             os.close(root_fd)
+        linux = config["linux"]
+        key = self._filters.key(linux.get("seccomp") if isinstance(linux, dict) else None)
+        if known := self._filters.annotations(key):
+            config["annotations"] = known
         with open(f"{bundle}/config.json", "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump(config, file, ensure_ascii=False)
-        return conmon.Monitor(conmon.arguments(self.paths, self._program, _monitor_plan(container)))
+        argv = conmon.arguments(self.paths, self._program, _monitor_plan(container))
+        return conmon.Monitor(argv), key
 
     def _facts_for(self, container: Container) -> spec.HostFacts:
         if not container.host_config.privileged:

@@ -56,9 +56,11 @@ def parse_mountinfo(text: str) -> Hierarchies:
 class Cgroups:
     """The groups `<parent>/<id>` of our containers in every hierarchy."""
 
-    def __init__(self, hierarchies: Hierarchies, parent: str) -> None:
+    def __init__(self, hierarchies: Hierarchies, parent: str, own: str = "") -> None:
+        """`own`: this process's /proc/self/cgroup."""
         self.hierarchies = hierarchies
         self.parent = parent
+        self._monitor_homes = monitor_homes(hierarchies, parent, own)
 
     def path(self, container_id: str) -> str:
         """The OCI cgroupsPath."""
@@ -163,26 +165,30 @@ class Cgroups:
                 _pause(0.001)
 
     def adopt_monitor(self, pid: int) -> None:
-        """Move conmon out of the agent's own group (best effort).
+        """Move conmon out of the agent's service (best effort).
 
-        Else systemd counts it, and everything it logs, against the agent's service, and stops it
-        with the service.
+        Else systemd stops it with the service.  Only where systemd tracks services (its named v1
+        hierarchy, or cgroup2), and only when the agent is in a service at all: each move waits for
+        an RCU grace period in the kernel, measured 1 to 3 ms a hierarchy.
         """
-        for hierarchy in self.hierarchies.all:
-            folder = f"{hierarchy}{self.parent}-conmon"
+        for folder in self._monitor_homes:
             with contextlib.suppress(OSError):
-                _make_group(folder, hierarchy)
+                os.makedirs(folder, exist_ok=True)
                 _write(f"{folder}/cgroup.procs", str(pid))
 
 
-def _make_group(folder: str, hierarchy: str) -> None:
-    if os.path.isdir(folder):
-        return
-    os.makedirs(folder, exist_ok=True)
-    for name in ("cpuset.cpus", "cpuset.mems"):  # a new v1 cpuset is empty and takes no process
-        if os.path.exists(f"{folder}/{name}") and hierarchy != _ROOT:
-            with open(f"{os.path.dirname(folder)}/{name}", encoding="ascii") as file:
-                _write(f"{folder}/{name}", file.read())
+def monitor_homes(hierarchies: Hierarchies, parent: str, own: str) -> tuple[str, ...]:
+    """Where monitors are moved to; `own` is the agent's /proc/self/cgroup."""
+    found = []
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if path == "/":
+            continue
+        if controllers == "" and hierarchies.v2:
+            found.append(f"{hierarchies.v2}{parent}-conmon")
+        if controllers == "name=systemd":
+            found += [f"{h}{parent}-conmon" for h in hierarchies.v1 if h.endswith("/systemd")]
+    return tuple(found)
 
 
 def _write(path: str, text: str) -> None:
