@@ -117,7 +117,7 @@ class Bridge:
                 sysctl.put(f"ipv6/conf/{name}/disable_ipv6", "1")
                 netlink.perform([rtnetlink.enable_port(name)])
                 run_inside(namespace, lambda: _configure(address, gateway))
-            except BaseException:
+            except (OSError, RuntimeError):
                 with contextlib.suppress(OSError):
                     netlink.perform([rtnetlink.delete_link(name)])
                 raise

@@ -53,7 +53,7 @@ class Firewall:
                     self._assert()
                 else:
                     self._change(rules.publish(self._plan, wanted))
-            except BaseException:
+            except (NftError, OSError):
                 self._forwardings.pop(owner, None)
                 raise
 

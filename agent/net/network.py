@@ -166,7 +166,7 @@ class BridgeNetwork:
             self._bridge.plug(endpoint.endpoint_id, pid, address, endpoint.mac, gateway)
             try:
                 firewall.publish(endpoint.endpoint_id, forwardings(endpoint))
-            except BaseException:
+            except (NftError, OSError):
                 self._bridge.unplug(endpoint.endpoint_id)
                 raise
         except (OSError, NftError) as error:
