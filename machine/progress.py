@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from typing import IO, TYPE_CHECKING, Protocol
@@ -11,6 +12,15 @@ from machine.errors import printable
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
+
+
+# Set while one of several machines is worked on: its lines then carry its name.
+SUBJECT: contextvars.ContextVar[str] = contextvars.ContextVar("machine", default="")
+
+
+def _named(text: str) -> str:
+    subject = SUBJECT.get()
+    return f"({subject}) {text}" if subject and not text.startswith("(") else text
 
 
 class Progress(Protocol):
@@ -38,7 +48,7 @@ class PlainProgress:
 
     def note(self, text: str) -> None:
         with self._lock:
-            print(printable(text), file=self._out, flush=True)
+            print(printable(_named(text)), file=self._out, flush=True)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -55,6 +65,9 @@ class LiveProgress:
         self._began = 0.0
 
     def phase(self, text: str) -> None:
+        if SUBJECT.get():  # several at once: one live line would show the wrong one
+            self.note(text)
+            return
         with self._lock:
             self._end()
             self._text, self._began = printable(text), time.monotonic()
@@ -63,7 +76,7 @@ class LiveProgress:
 
     def note(self, text: str) -> None:
         with self._lock:
-            self._console.print(printable(text), markup=False, highlight=False)
+            self._console.print(printable(_named(text)), markup=False, highlight=False)
 
     def close(self) -> None:
         with self._lock:

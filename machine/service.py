@@ -26,7 +26,7 @@ from machine.installer import Installer
 from machine.journal import Step
 from machine.lifecycle import ALREADY, Action, Event, decide
 from machine.model import AuthFiles, EngineOptions, MachineRecord, Phase
-from machine.progress import Progress
+from machine.progress import SUBJECT, Progress
 from machine.store import Store
 from machine.store.names import check_new_name
 
@@ -357,6 +357,7 @@ class Service:
         records = self.load_all(names)
 
         def one(record: MachineRecord) -> MachineError | None:
+            SUBJECT.set(record.name if len(records) > 1 else "")
             try:
                 with self._store.operating(record.name):
                     work(record)

@@ -3,16 +3,9 @@
 # start  run the agent in the background and restart it when it ends (no-op when it runs)
 # stop   end the supervisor and the agent; containers live on
 # status exit 0 when the supervisor runs
-### BEGIN INIT INFO
-# Provides:          machine-agent
-# Required-Start:    $network $local_fs
-# Required-Stop:     $network $local_fs
-# Default-Start:     2 3 4 5
-# Default-Stop:      0 1 6
-# Short-Description: machine agent (container engine)
-### END INIT INFO
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
+self=/opt/machine/supervise
 run=/run/machine
 pidfile=$run/supervise.pid
 child=$run/agent.pid
@@ -37,7 +30,7 @@ case ${1:-start} in
 start)
     mkdir -p -m 0700 "$run"
     alive "$pidfile" supervise && exit 0
-    setsid /bin/sh "$0" loop </dev/null >>"$log" 2>&1 &
+    setsid /bin/sh $self loop </dev/null >>"$log" 2>&1 &
     ;;
 loop)
     echo $$ >"$pidfile"
@@ -67,7 +60,7 @@ stop)
     ;;
 restart)
     # The supervisor itself starts it again; without one, start both.
-    alive "$pidfile" supervise || exec /bin/sh "$0" start
+    alive "$pidfile" supervise || exec /bin/sh $self start
     alive "$child" /opt/machine/agent && kill "$(cat "$child")"
     ;;
 status)

@@ -237,7 +237,7 @@ def _at_boot() -> None:
         run(["rc-update", "add", script.name, "default"])
     elif have("update-rc.d") and script.parent.is_dir():
         remember("boot", str(script))
-        write(script, SUPERVISE.read_bytes(), 0o755)
+        write(script, _SYSV.encode(), 0o755)
         run(["update-rc.d", script.name, "defaults"])
     elif Path("/etc/cron.d").is_dir() and (have("cron") or have("crond")):
         remember("boot", "/etc/cron.d/machine-agent")
@@ -266,6 +266,19 @@ depend() {{ need net; after firewall; }}
 start() {{ ebegin "Starting machine agent"; {SUPERVISE} start; eend $?; }}
 stop() {{ ebegin "Stopping machine agent"; {SUPERVISE} stop; eend $?; }}
 status() {{ {SUPERVISE} status; }}
+"""
+
+
+_SYSV = f"""#!/bin/sh
+### BEGIN INIT INFO
+# Provides:          machine-agent
+# Required-Start:    $network $local_fs
+# Required-Stop:     $network $local_fs
+# Default-Start:     2 3 4 5
+# Default-Stop:      0 1 6
+# Short-Description: machine agent (container engine)
+### END INIT INFO
+exec {SUPERVISE} "$@"
 """
 
 

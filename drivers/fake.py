@@ -1,0 +1,177 @@
+"""In-memory reference driver: the first that passes `drivers.testkit`, with faults on demand.
+
+`FakeCloud` is the provider. `faults` maps the name of a provider call to how it fails, once: before
+it did anything ("before") or after it succeeded ("after", an answer that was lost).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+from drivers.api import Address, DriverContext, HostState, Made, SshLogin, Via
+from drivers.errors import DriverError
+from drivers.options import Kind, OptionSpec
+
+OPTIONS: Final = (
+    OptionSpec(
+        "token", ("--fake-token",), "Secret of the account", env=("FAKE_TOKEN",), secret=True
+    ),
+    OptionSpec("size", ("--fake-size",), "small or large", default="small", env=("FAKE_SIZE",)),
+    OptionSpec("ssh-port", ("--fake-ssh-port",), "SSH port", kind=Kind.PORT, default=22),
+    OptionSpec("tag", ("--fake-tag",), "Tags of the server", kind=Kind.LIST, default=()),
+)
+SIZES: Final = ("small", "large")
+
+
+@dataclasses.dataclass
+class Server:
+    """A server at the fake provider."""
+
+    ident: str
+    tag: str  # the machine's uuid
+    state: HostState
+    address: str
+
+
+class FakeCloud:
+    """A provider that keeps keys and servers in memory. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, str] = {}  # id -> tag
+        self.servers: dict[str, Server] = {}
+        self.faults: dict[str, str] = {}
+        self.calls: list[str] = []
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def make_key(self, tag: str) -> str:
+        with self._lock, self._fault("make_key"):
+            ident = self._ident("key")
+            self.keys[ident] = tag
+            return ident
+
+    def make_server(self, tag: str) -> str:
+        with self._lock, self._fault("make_server"):
+            ident = self._ident("server")
+            address = f"192.0.2.{self._count}"
+            self.servers[ident] = Server(ident, tag, HostState.RUNNING, address)
+            return ident
+
+    def delete(self, ident: str) -> None:
+        with self._lock, self._fault("delete"):
+            self.keys.pop(ident, None)
+            self.servers.pop(ident, None)
+
+    def find(self, tag: str) -> tuple[list[str], list[Server]]:
+        """(ids of keys, servers) with that tag."""
+        with self._lock, self._fault("find"):
+            keys = [k for k, owner in self.keys.items() if owner == tag]
+            return keys, [s for s in self.servers.values() if s.tag == tag]
+
+    def turn(self, ident: str, state: HostState) -> None:
+        with self._lock, self._fault("turn"):
+            self.servers[ident].state = state
+
+    def _ident(self, kind: str) -> str:
+        self._count += 1
+        return f"{kind}-{self._count}"
+
+    def _fault(self, call: str) -> _Fault:
+        self.calls.append(call)
+        return _Fault(self.faults.pop(call, ""), call)
+
+
+class _Fault:
+    """Fails at the beginning or at the end of a provider call, or not at all."""
+
+    def __init__(self, when: str, call: str) -> None:
+        self._when = when
+        self._call = call
+
+    def __enter__(self) -> None:
+        if self._when == "before":
+            raise DriverError(f"{self._call}: 500 internal error")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._when == "after" and kind is None:
+            raise DriverError(f"{self._call}: timeout")
+
+
+class FakeDriver:
+    """Makes a key and a server, one after the other, found again by the machine's uuid."""
+
+    name = "fake"
+    summary = "in memory, for tests"
+    options = OPTIONS
+    adopts = False
+
+    def __init__(self, cloud: FakeCloud) -> None:
+        self.cloud = cloud
+
+    def check(self, ctx: DriverContext) -> list[str]:
+        problems = []
+        if not ctx.text("token"):
+            problems.append("--fake-token (or FAKE_TOKEN) is missing")
+        if ctx.text("size") not in SIZES:
+            problems.append(f"--fake-size {ctx.text('size')}: there is only {' and '.join(SIZES)}")
+        return problems
+
+    def create(self, ctx: DriverContext) -> Iterator[Made]:
+        keys, servers = self.cloud.find(ctx.uuid)
+        if not ctx.state.get("key"):
+            yield Made(
+                "key", keys[0] if keys else self.cloud.make_key(ctx.uuid), "Creating SSH key..."
+            )
+        if not ctx.state.get("server"):
+            made = servers[0].ident if servers else self.cloud.make_server(ctx.uuid)
+            yield Made("server", made, "Creating server...")
+
+    def remove(self, ctx: DriverContext) -> None:
+        keys, servers = self.cloud.find(ctx.uuid)
+        for ident in [*(s.ident for s in servers), *keys]:
+            self.cloud.delete(ident)
+        if self.cloud.find(ctx.uuid) != ([], []):
+            raise DriverError("the provider still lists what was deleted")
+
+    def state(self, ctx: DriverContext) -> HostState:
+        server = self._server(ctx)
+        return server.state if server else HostState.NOT_FOUND
+
+    def address(self, ctx: DriverContext) -> Address:
+        server = self._server(ctx)
+        if server is None:
+            raise DriverError("the server does not exist")
+        login = SshLogin(server.address, ctx.number("ssh-port"), "root")
+        return Address(server.address, via=Via.SSH, ssh=login)
+
+    def start(self, ctx: DriverContext) -> None:
+        self._turn(ctx, HostState.RUNNING)
+
+    def stop(self, ctx: DriverContext) -> None:
+        self._turn(ctx, HostState.STOPPED)
+
+    def kill(self, ctx: DriverContext) -> None:
+        self._turn(ctx, HostState.STOPPED)
+
+    def owned(self, ctx: DriverContext) -> list[tuple[str, str]]:
+        del ctx
+        cloud = self.cloud
+        return [(tag, ident) for ident, tag in cloud.keys.items()] + [
+            (s.tag, s.ident) for s in cloud.servers.values()
+        ]
+
+    def _server(self, ctx: DriverContext) -> Server | None:
+        return next(iter(self.cloud.find(ctx.uuid)[1]), None)
+
+    def _turn(self, ctx: DriverContext, state: HostState) -> None:
+        server = self._server(ctx)
+        if server is None:
+            raise DriverError("the server does not exist")
+        if server.state is not state:
+            self.cloud.turn(server.ident, state)
+
+
+DRIVER: Final = FakeDriver(FakeCloud())
