@@ -111,7 +111,7 @@ def bind(protocol: str, address: IPv4Address, port: int) -> socket.socket:
             _bind_over_closing(held, address, port)
         if kind == socket.SOCK_DGRAM:  # nobody reads it: keep the least that the kernel allows
             held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-    except EngineError:
+    except OSError:
         held.close()
         raise
     return held
@@ -150,7 +150,7 @@ class HostPorts:
                 published.append(
                     PublishedPort(want.container_port, want.protocol, str(want.address), port)
                 )
-        except OSError:
+        except EngineError:
             self.release(owner)
             raise
         return tuple(published)
