@@ -24,6 +24,7 @@ misspelt security setting must not be ignored.
       "init_path": "",                       the init of --init; "" = the first one found
       "dns": [],                             for containers; [] = the host's
       "block_metadata": false,               close 169.254.169.254 to containers
+      "cgroup_parent": "/machine",           containers' cgroups are below it
       "log_level": "info"                    debug | info | warning | error
     }
 """
@@ -88,6 +89,7 @@ class Config:
     init_path: str = ""
     dns: tuple[str, ...] = ()
     block_metadata: bool = False
+    cgroup_parent: str = "/machine"
     log_level: str = "info"
 
 
@@ -261,7 +263,8 @@ _TOP: Final[Mapping[str, Reader]] = {
     "init_path": _empty_or(_path),
     "dns": _addresses,
     "block_metadata": _boolean,
-    "log_level": _word("debug|info|warning|error", '"debug", "info", "warning" or "error"'),
+    "cgroup_parent": _word(r"(/[A-Za-z0-9_.-]+)+", 'a cgroup path such as "/machine"'),
+    "log_level": _word("debug|info|warn|warning|error", '"debug", "info", "warning" or "error"'),
 }
 
 

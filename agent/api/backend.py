@@ -207,11 +207,20 @@ class HostFacts:
 class Backend(Protocol):
     """All that the API needs, by family."""
 
-    containers: Containers
-    execs: Execs
-    images: ImagesBackend
-    volumes: VolumesBackend
-    facts: HostFacts
+    @property
+    def containers(self) -> Containers: ...
+
+    @property
+    def execs(self) -> Execs: ...
+
+    @property
+    def images(self) -> ImagesBackend: ...
+
+    @property
+    def volumes(self) -> VolumesBackend: ...
+
+    @property
+    def facts(self) -> HostFacts: ...
 
     def networks(self) -> list[NetworkInfo]: ...
 

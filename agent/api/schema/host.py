@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields as dataclass_fields
 from typing import Final, cast
 
@@ -154,14 +155,22 @@ def _runtime(value: object, where: str) -> str:
     return name
 
 
+_SIZE: Final = re.compile(r"[0-9]{1,15}([bkmg]|[kmg]b)?", re.IGNORECASE)
+
+
 def _log_config(value: object, where: str) -> dict[str, object]:
+    """json-file with max-size (one file), or none."""
     decoded = LOG_CONFIG.decode(value, where)
     driver = decoded.get("log_driver", "")
-    if driver not in {"", "json-file"}:
+    if driver not in {"", "json-file", "none"}:
         raise not_served(f"{where}.Type {driver}")
     options = cast("dict[str, str]", decoded.get("log_options", {}))
-    if options:
-        raise not_served(f"{where}.Config {', '.join(sorted(options))}")
+    for option, setting in options.items():
+        known = option == "max-size" or (option == "max-file" and setting == "1")
+        if driver == "none" or not known:
+            raise not_served(f"{where}.Config {option}={setting}")
+        if not _SIZE.fullmatch(setting):
+            raise invalid(f"invalid size: '{printable(setting)}'")
     return decoded
 
 

@@ -128,7 +128,7 @@ def inspect_document(container: Container, around: Surroundings) -> Document:
         "ResolvConfPath": f"{folder}/resolv.conf",
         "HostnamePath": f"{folder}/hostname",
         "HostsPath": f"{folder}/hosts",
-        "LogPath": f"{folder}/{container.id}-json.log",
+        "LogPath": f"{folder}/ctr.log",
         "Name": f"/{container.name}",
         "RestartCount": container.state.restart_count,
         "Driver": "overlay2",

@@ -97,7 +97,7 @@ def test_load(tmp_path):
 
 def test_case_098_key_files(tmp_path):
     paths = {name: str(tmp_path / name) for name in ("ca", "cert", "key")}
-    tcp = Tcp(**paths)
+    tcp = Tcp(paths["ca"], paths["cert"], paths["key"])
     with pytest.raises(ConfigError, match=r'"tcp\.ca".*No such file'):
         check_key(tcp)
     for path in paths.values():

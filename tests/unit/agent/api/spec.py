@@ -22,5 +22,6 @@ def definitions() -> dict[str, list[str]]:
     return _document()["definitions"]
 
 
-def _document():
-    return yaml.safe_load(EXTRACT.read_text())
+def _document() -> dict[str, dict[str, list[str]]]:
+    document: dict[str, dict[str, list[str]]] = yaml.safe_load(EXTRACT.read_text())
+    return document

@@ -1,5 +1,6 @@
 """What the API shows: golden documents, fields against the specification, texts."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -94,6 +95,7 @@ def test_all_fields_of_the_specification_are_shown():
         "ExecInspectResponse": exec_document(ExecInfo("e", "c", ExecConfig(("ls",)))),
     }
     for definition, document in shown.items():
+        assert isinstance(document, dict)
         expected = set(definitions()[definition]) - ABSENT[definition]
         assert set(document) == expected, definition
 
@@ -103,7 +105,7 @@ def test_old_clients():
     assert image_summary(IMAGE, (1, 43))["VirtualSize"] == IMAGE.size
     assert "VirtualSize" not in image_summary(IMAGE, (1, 44))
     entry = list_entry(RUNNING, NAMES, IDS, NOW, version=(1, 41))
-    assert "DNSNames" not in entry["NetworkSettings"]["Networks"]["bridge"]
+    assert "DNSNames" not in json.dumps(entry)
 
 
 def inspect_host(config, given=None, cgroup="2"):
@@ -212,8 +214,8 @@ def test_progress():
     assert progress_line(Progress("Status: done")) == {"status": "Status: done"}
     assert progress_bar(10, 10).startswith("[" + "=" * 50 + "]")
     assert progress_bar(10, 0) == "     10B"
-    assert [human_size(n) for n in (0, 999, 1000, 12345, 10**6, 10**18)] == [
-        "0B", "999B", "1kB", "12.35kB", "1MB", "1e+03PB",
+    assert [human_size(n) for n in (0, 999, 1000, 12345, 10**6, 999 * 10**15)] == [
+        "0B", "999B", "1kB", "12.35kB", "1MB", "999PB",
     ]  # fmt: skip
 
 

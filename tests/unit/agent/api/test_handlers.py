@@ -179,6 +179,7 @@ def test_wait_answers_at_once_and_tells_later(ask, backend):
     assert answer.source.read() is None
     backend.containers.waiter.answer = WaitResult(3, "lost")
     piece = answer.source.read()
+    assert piece is not None
     assert json.loads(piece) == {"StatusCode": 3, "Error": {"Message": "lost"}}
     assert answer.source.read() == b""
     answer.source.close()

@@ -1,0 +1,187 @@
+"""The agent's process.
+
+    python -m agent [--config FILE] [--no-tcp] [serve]     serve until SIGTERM
+    python -m agent [--config FILE] --check                 is the configuration usable?
+    python -m agent [--config FILE] teardown                remove containers, network, $RUN
+    python -m agent --version
+
+Signals: SIGTERM and SIGINT stop it in order (containers run on); SIGHUP reads the TLS files anew.
+
+Exit codes: 0 stopped in order; 1 an unexpected failure; 2 wrong usage; 69 cannot listen;
+75 another agent uses the data folder; 78 the configuration cannot be used (sysexits.h).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from agent import __version__
+from agent.config import DEFAULT_PATH, Config, ConfigError, load
+from agent.errors import EngineError
+
+if TYPE_CHECKING:
+    from agent.server.serve import Server
+    from agent.wiring import Agent
+
+OK, FAILED, USAGE, UNAVAILABLE, BUSY, BAD_CONFIG = 0, 1, 2, 69, 75, 78
+
+_log = logging.getLogger("agent")
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:], os.environ))
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """The exit code; what went wrong is one line on standard error."""
+    arguments = _arguments().parse_args(argv)
+    if arguments.version:
+        print(f"machine agent {__version__}")
+        return OK
+    try:
+        config = load(arguments.config or DEFAULT_PATH, optional=arguments.config is None)
+        if arguments.no_tcp:
+            config = _without_tcp(config)
+        _log_to_stderr(config.log_level, environ)
+        return _act(arguments, config, environ)
+    except ConfigError as error:
+        return _say(error, BAD_CONFIG)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("agent", description="Container engine (Docker Engine API).")
+    parser.add_argument("--config", metavar="FILE", help=f"configuration (default {DEFAULT_PATH})")
+    parser.add_argument("--no-tcp", action="store_true", help="listen on the unix socket only")
+    parser.add_argument("--check", action="store_true", help="check the configuration and exit")
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    parser.add_argument("command", nargs="?", default="serve", choices=("serve", "teardown"))
+    return parser
+
+
+def _without_tcp(config: Config) -> Config:
+    if config.unix_socket is None:
+        raise ConfigError('--no-tcp leaves nothing to listen on: "unix_socket" is null')
+    return dataclasses.replace(config, tcp=None)
+
+
+def _act(arguments: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    # The adapters are imported only now: --version and a bad file answer at once.
+    from agent import wiring
+    from agent.server.listeners import ListenError
+    from agent.server.tls import TlsError
+    from agent.state.lock import LockedError
+
+    try:
+        if arguments.command == "teardown":
+            wiring.teardown(config, __version__)
+            return OK
+        wiring.check(config)
+        if arguments.check:
+            return OK
+        _raise_file_limit()
+        os.umask(0o022)
+        agent = wiring.compose(config, __version__)
+        try:
+            agent.engine.start()
+            asyncio.run(_serve(agent, environ))
+        finally:
+            agent.close()
+    except LockedError as error:
+        return _say(error, BUSY)
+    except (ListenError, TlsError) as error:
+        return _say(error, UNAVAILABLE)
+    except (EngineError, OSError) as error:
+        return _say(error, FAILED)
+    return OK
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"agent: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _log_to_stderr(level: str, environ: Mapping[str, str]) -> None:
+    """journald stamps lines itself; anything else gets the time."""
+    stamp = "" if "JOURNAL_STREAM" in environ else "%(asctime)s "
+    logging.basicConfig(
+        level={"warn": "WARNING"}.get(level, level.upper()),
+        format=f"{stamp}%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+
+def _raise_file_limit() -> None:
+    """As many descriptors as the system grants: one a connection, several a container."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _serve(agent: Agent, environ: Mapping[str, str]) -> None:
+    from agent import wiring
+    from agent.server.serve import serve
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    pid_file = os.path.join(agent.config.run, "agent.pid")
+
+    def ready(server: Server) -> None:
+        loop.add_signal_handler(signal.SIGHUP, _reload, server)
+        _write_pid(pid_file)
+        # What exists now lives as long as the process: the collector need not look at it again.
+        gc.freeze()
+        notify(environ, "READY=1")
+        _log.info("version %s is ready", __version__)
+
+    try:
+        await serve(agent.application, wiring.listeners(agent.config), stop, ready=ready)
+    finally:
+        notify(environ, "STOPPING=1")
+        with contextlib.suppress(OSError):
+            os.unlink(pid_file)
+
+
+def _reload(server: Server) -> None:
+    from agent.server.tls import TlsError
+
+    try:
+        server.reload()
+    except TlsError as error:
+        _log.error("keeping the old TLS files: %s", error)
+    else:
+        _log.info("read the TLS files anew")
+
+
+def _write_pid(path: str) -> None:
+    fresh = f"{path}.new"
+    with open(fresh, "w", encoding="ascii") as file:
+        file.write(f"{os.getpid()}\n")
+    os.rename(fresh, path)
+
+
+def notify(environ: Mapping[str, str], state: str) -> None:
+    """sd_notify(3); nothing without a service manager that listens."""
+    path = environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    address = f"\0{path[1:]}" if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        sock.connect(address)
+        sock.sendall(state.encode())
+
+
+if __name__ == "__main__":
+    main()
