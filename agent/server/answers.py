@@ -45,7 +45,7 @@ class Responder:
 
     def _head(self, status: int, fields: Fields, reason: str = "") -> bytes:
         """Raises ValueError for a header that would break its line."""
-        date = ("Date", _date(asyncio.get_running_loop().time()))
+        date = ("Date", _date.text(asyncio.get_running_loop().time()))
         all_fields = [*fields, *self._common, date]
         if not self.keep_alive:
             all_fields.append(("Connection", "close"))
@@ -172,12 +172,18 @@ async def pulled(source: PullStream) -> AsyncIterator[bytes]:
             return
 
 
-_date_cache: tuple[int, str] = (-1, "")
+class _Date:
+    """The Date header's value, made once a second for all connections."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def text(self, now: float) -> str:
+        """`now`: the loop's clock, seconds."""
+        if int(now) != self._second:
+            self._second, self._text = int(now), email.utils.formatdate(usegmt=True)
+        return self._text
 
 
-def _date(now: float) -> str:
-    global _date_cache  # noqa: PLW0603 - one second's text, shared by all connections
-    second = int(now)
-    if _date_cache[0] != second:
-        _date_cache = (second, email.utils.formatdate(usegmt=True))
-    return _date_cache[1]
+_date: Final = _Date()

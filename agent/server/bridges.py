@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -97,26 +98,20 @@ class DownloadPipe:
         """Runs the source to its end, or until `stop()`; then closes it. Raises nothing."""
         error: EngineError | None = None
         try:
-            for chunk in chunks:
-                if not self._put(chunk):
-                    break
+            with contextlib.closing(chunks):
+                for chunk in chunks:
+                    if not self._put(chunk):
+                        break
         except EngineError as caught:
             error = caught
         except Exception:  # noqa: BLE001 - a thread's top: the answer's end is told in any case
             _log.exception("a streamed answer failed")
             error = EngineError(Kind.INTERNAL, "internal error")
         finally:
-            self._close(chunks)
             with self._changed:
                 self._ended = True
                 self._error = error
             _call(self._loop, self._ready)
-
-    def _close(self, chunks: ChunkSource) -> None:
-        try:
-            chunks.close()
-        except Exception:  # noqa: BLE001 - a thread's top: the answer's end is told in any case
-            _log.exception("closing a streamed answer failed")
 
     def _put(self, chunk: bytes) -> bool:
         with self._changed:

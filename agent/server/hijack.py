@@ -19,7 +19,7 @@ _log = logging.getLogger("agent.server")
 _RETRY: Final = 0.05  # seconds between writes to a duplex that cannot say when it is writable
 
 
-class _Over(Exception):  # noqa: N818 - an end, not an error
+class _DetachedError(Exception):
     """The attachment ends though the container goes on."""
 
 
@@ -43,7 +43,7 @@ class HijackPump:
             try:
                 await self._channel.send(head)
                 await self._pump()
-            except _Over as end:
+            except _DetachedError as end:
                 _log.debug("attachment ended: %s", end)
             finally:
                 self._close_streams()
@@ -59,7 +59,7 @@ class HijackPump:
             self._hijack.logs_first.close()
 
     async def _pump(self) -> None:
-        """Raises ConnectionError, _Over."""
+        """Raises ConnectionError, _DetachedError."""
         output = asyncio.ensure_future(self._output())
         pending = {
             output,
@@ -110,7 +110,7 @@ class HijackPump:
                 taken, detached = detach.feed(data)
                 await self._write(taken)
                 if detached:
-                    raise _Over("detach keys")
+                    raise _DetachedError("detach keys")
             data = b""
         if self._hijack.stdin:
             await self._write(detach.finish())

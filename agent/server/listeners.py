@@ -131,7 +131,7 @@ def open_inherited(listener: InheritedListener) -> socket.socket:
     if sock.family != socket.AF_UNIX or not accepting:
         sock.detach()
         raise ListenError(f"inherited descriptor {listener.fd} is not a listening unix socket")
-    sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    sock.settimeout(0.0)
     return sock
 
 

@@ -120,10 +120,10 @@ class Server:
         try:
             for listener in self._listeners:
                 await self._listen(listener)
-        except BaseException:
-            await self.stop()
-            raise
-        self._sweeper = asyncio.ensure_future(self._sweep())
+            self._sweeper = asyncio.ensure_future(self._sweep())
+        finally:
+            if self._sweeper is None:
+                await self.stop()
 
     async def _listen(self, listener: Listener) -> None:
         if isinstance(listener, TlsListener):

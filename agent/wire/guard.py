@@ -43,9 +43,11 @@ def host_allowed(host: str, transport: Transport, hosts: frozenset[str]) -> bool
     name = host.strip().lower()
     if not name.startswith("["):
         name = _PORT.sub("", name)
-    if not name or ANY_HOST in hosts or name in hosts or _is_address(name):
+    if not name or name in hosts or ANY_HOST in hosts:
         return True
-    return transport is Transport.UNIX and _UNIX_HOST.fullmatch(name) is not None
+    if transport is Transport.UNIX and _UNIX_HOST.fullmatch(name):
+        return True
+    return _is_address(name)
 
 
 def _is_address(name: str) -> bool:

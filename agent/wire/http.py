@@ -172,7 +172,8 @@ class NeverGone:
     def is_set(self) -> bool:
         return False
 
-    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002
+    def wait(self, timeout: float | None = None) -> bool:
+        del timeout  # never set, so nothing to wait for
         return False
 
 

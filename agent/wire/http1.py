@@ -111,9 +111,9 @@ class RequestReader:
         if not isinstance(event, h11.Request):
             raise invalid("malformed request")
         self._h11 = connection
-        return self._head(event, b"transfer-encoding" in framing)
+        return self._head(event, chunked=b"transfer-encoding" in framing)
 
-    def _head(self, event: h11.Request, chunked: bool) -> Head:  # noqa: FBT001
+    def _head(self, event: h11.Request, *, chunked: bool) -> Head:
         fields = [(n.decode("ascii"), v.decode("latin-1")) for n, v in event.headers]
         if len(fields) > MAX_HEADERS:
             raise headers_too_large("too many request headers")
