@@ -78,6 +78,14 @@ def _list(settings: Settings) -> None:
         _show(labs.existing_lab(settings, record.name))
 
 
+def _value(lab: labs.Lab, what: str, host: str) -> str:
+    """One value for a script."""
+    if what == "ip":
+        return lab.find(host).ip
+    registry = Registry(lab.directory / "registry", lab.subnet)
+    return {"key": str(lab.key), "registry": registry.url, "ca": str(registry.ca)}[what]
+
+
 def _replace_by(argv: list[str]) -> None:
     sys.stdout.flush()
     os.execvp(argv[0], argv)
@@ -113,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("down", help="remove every trace of it")
     verbs.add_parser("cache", help="build what is not in the cache yet")
     verbs.add_parser("prune", help="remove labs whose owner processes died")
+    show = verbs.add_parser("show", help="print one value, for scripts")
+    show.add_argument("what", choices=("ip", "key", "registry", "ca"))
+    show.add_argument("host", nargs="?", default="")
     for verb, text in (
         ("ssh", "log in, or run a command"),
         ("exec", "run a command inside without SSH"),
@@ -144,8 +155,12 @@ def main() -> int:
             labs.remove(settings, arguments.name)
         elif arguments.verb == "cache":
             _cache(settings)
+        elif arguments.verb == "show":
+            lab = labs.existing_lab(settings, arguments.name)
+            print(_value(lab, arguments.what, arguments.host))
         elif arguments.verb == "prune":
-            print("\n".join(labs.remove_stale(settings)))
+            for name in labs.remove_stale(settings):
+                print(f"removed {name}, whose process died")
         else:
             _on_host(settings, arguments)
     except LabError as error:

@@ -1,0 +1,36 @@
+# Sourced by ./quickstart and ./test: what a fresh Debian 12 lacks. Says what it does, once.
+# shellcheck shell=bash
+
+need_root() {
+  [ "$(id -u)" = 0 ] || { echo "$0: needs root (the lab makes namespaces and mounts)" >&2; exit 1; }
+}
+
+# need_packages NAME...: those that are not installed, in one transaction. No mirror is asked when all are there.
+need_packages() {
+  local missing=() name state
+  for name in "$@"; do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) || true
+    [ "$state" = installed ] || missing+=("$name")
+  done
+  [ ${#missing[@]} = 0 ] && return
+  echo "Installing Debian packages: ${missing[*]}"
+  apt-get -qq update
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 install --no-install-recommends \
+    "${missing[@]}" >/dev/null
+}
+
+# need_venv WHAT: .venv with this project (WHAT "." or ".[test]"), again only when pyproject.toml has changed.
+need_venv() {
+  local what=$1 stamp now
+  [ "$what" = . ] && stamp=.venv/.installed || stamp=.venv/.installed-test
+  now=$(sha256sum pyproject.toml)
+  [ -x .venv/bin/python ] || { echo "Making a virtual environment in .venv"; rm -rf .venv; python3 -m venv .venv; }
+  [ "$(cat "$stamp" 2>/dev/null)" = "$now" ] && return
+  # all that a plain install has, the test install has too
+  [ "$what" = . ] && [ "$(cat .venv/.installed-test 2>/dev/null)" = "$now" ] && return
+  echo "Installing Python packages into .venv"
+  .venv/bin/python -m pip install -q --disable-pip-version-check -e "$what"
+  printf '%s\n' "$now" >"$stamp"
+}
+
+LAB_PACKAGES="python3 python3-venv ca-certificates curl mmdebstrap zstd openssh-client iproute2 util-linux"
