@@ -98,14 +98,14 @@ def tar(members: Iterable[tuple[tarfile.TarInfo, bytes]], form: int = tarfile.PA
     return out.getvalue()
 
 
-def raw_header(name: bytes, size: int = 0, kind: bytes = b"0", **fields: bytes) -> bytes:
+def raw_header(name: bytes, length: int = 0, kind: bytes = b"0", **fields: bytes) -> bytes:
     """A ustar header byte by byte; fields: mode, uid, gid, size, mtime, link, chksum."""
     block = bytearray(512)
     block[0 : len(name[:100])] = name[:100]
     block[100:108] = fields.get("mode", b"0000644\0")
     block[108:116] = fields.get("uid", b"0000000\0")
     block[116:124] = fields.get("gid", b"0000000\0")
-    block[124:136] = fields.get("size", b"%011o\0" % size)
+    block[124:136] = fields.get("size", b"%011o\0" % length)
     block[136:148] = fields.get("mtime", b"%011o\0" % 1700000000)
     block[156:157] = kind
     link = fields.get("link", b"")[:100]
