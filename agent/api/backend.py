@@ -76,7 +76,8 @@ class Subscription(Protocol):
     """Events in order.  `fileno()` is an eventfd; `next()` None = nothing now.  `done` = until
     was reached or the subscriber was too slow and was dropped."""
 
-    done: bool
+    @property
+    def done(self) -> bool: ...
 
     def fileno(self) -> int: ...
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agent.api.backend import HostFacts
+from agent.api import backend
 from agent.engine.containers import ContainersUse
 from agent.engine.core import Core, Ports, Settings
-from agent.engine.events import Subscriber
 from agent.engine.execs import Execs
 from agent.engine.exits import Exits
 from agent.engine.images_use import ImagesUse
@@ -29,19 +28,22 @@ class Engine:
     `close` leaves containers running: they belong to conmon, and the next agent adopts them.
     """
 
-    def __init__(self, ports: Ports, facts: HostFacts, settings: Settings) -> None:
+    def __init__(self, ports: Ports, facts: backend.HostFacts, settings: Settings) -> None:
         core = Core(ports, facts, settings)
         respawns = Respawns(core)
         self._core = core
         self.facts = facts
-        self.execs = Execs(core)
+        execs = Execs(core)
         stopping = Stopping(core, respawns)
-        removal = Removal(core, respawns, self.execs, stopping)
+        removal = Removal(core, respawns, execs, stopping)
         starting = Starting(core, respawns, removal)
         exits = Exits(core, respawns, starting, removal)
-        self.containers = ContainersUse(core, starting, stopping, removal, exits)
-        self.images = ImagesUse(core)
-        self.volumes = VolumesUse(core)
+        self.execs: backend.Execs = execs
+        self.containers: backend.Containers = ContainersUse(
+            core, starting, stopping, removal, exits
+        )
+        self.images: backend.ImagesBackend = ImagesUse(core)
+        self.volumes: backend.VolumesBackend = VolumesUse(core)
         self._removal = removal
         self._recovery = Recovery(core, exits, removal)
 
@@ -61,7 +63,7 @@ class Engine:
 
     def subscribe(
         self, since: int | None, until: int | None, matches: Callable[[Event], bool]
-    ) -> Subscriber:
+    ) -> backend.Subscription:
         return self._core.bus.subscribe(since, until, matches)
 
     def _sweep_later(self) -> None:

@@ -64,7 +64,7 @@ class Recovery:
         verdicts = [(one, self._judge(one, survivors.get(one.id))) for one in core.book.all()]
         self._adopt(verdicts, survivors)
         self._remove_strangers(survivors)
-        core.ports.network.setup(self._endpoints())
+        core.ports.network.setup(_endpoints(verdicts))
         for container, verdict in verdicts:
             self._settle(container, verdict, survivors.get(container.id))
         self._reconcile()
@@ -113,16 +113,16 @@ class Recovery:
                 self._delete(identity)
                 runtime.remove_logs(identity)
 
-    def _endpoints(self) -> list[tuple[str, Endpoint]]:
-        """Of all that were live: what has ended gives its own back in a moment."""
-        return [
-            (one.id, endpoint)
-            for one in self._core.book.all()
-            if live(one.state.phase)
-            for endpoint in one.state.endpoints
-        ]
-
     def _settle(self, container: Container, verdict: Verdict, survivor: Survivor | None) -> None:
+        """One container that can't be settled (a full disk) must not keep the agent down (C38)."""
+        try:
+            self._settle_one(container, verdict, survivor)
+        except EngineError as error:
+            _log.error("container %s was not settled: %s", container.id, error.message)
+
+    def _settle_one(
+        self, container: Container, verdict: Verdict, survivor: Survivor | None
+    ) -> None:
         if verdict is Verdict.UNACKNOWLEDGED:
             self._delete(container.id)
         elif verdict in {Verdict.ENDED, Verdict.LOST}:
@@ -144,7 +144,8 @@ class Recovery:
         """`finish` has scheduled those that ended just now; here are the others."""
         for before, verdict in verdicts:
             container = self._core.book.get(before.id)
-            if verdict is not Verdict.DOWN or container is None:
+            down = verdict in {Verdict.DOWN, Verdict.UNACKNOWLEDGED}
+            if not down or container is None:
                 continue
             if not enabled(container.host_config.restart_policy):
                 continue
@@ -159,3 +160,13 @@ class Recovery:
             self._core.ports.runtime.delete(identity)
         except EngineError as error:
             _log.error("container %s was not cleaned up: %s", identity, error.message)
+
+
+def _endpoints(verdicts: Iterable[tuple[Container, Verdict]]) -> list[tuple[str, Endpoint]]:
+    """Of those that run on."""
+    return [
+        (container.id, endpoint)
+        for container, verdict in verdicts
+        if verdict is Verdict.ADOPT
+        for endpoint in container.state.endpoints
+    ]
