@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -32,6 +31,9 @@ from machine.store import Store
 from machine.transport import api as transports
 from machine.transport.api import Transport
 
+# (where, pinned keys, called with a key that is seen for the first time) -> a logged-in connection
+SshConnect = Callable[[SshEndpoint, KnownHost, Callable[[HostKey], None]], Transport]
+
 
 @dataclasses.dataclass(frozen=True)
 class Ports:
@@ -42,8 +44,7 @@ class Ports:
     runner: Runner
     http: Http
     cache: Path
-    home: Path
-    passphrase: Callable[[str], str | None]
+    ssh: SshConnect
     say: Callable[[str], None]  # a line that stays on the screen
 
 
@@ -66,7 +67,6 @@ class Hosts:
     def __init__(self, store: Store, ports: Ports) -> None:
         self._store = store
         self.ports = ports
-        self._asking = threading.Lock()  # one passphrase question at a time
 
     def driver(self, record: MachineRecord) -> Driver:
         """Raises MachineError when it isn't installed, or the record is not ours to manage."""
@@ -158,20 +158,13 @@ class Hosts:
             known.pin([parse_key(line) for line in address.ssh.host_keys])
 
     def _connect(self, record: MachineRecord, endpoint: SshEndpoint) -> Transport:
-        from machine.transport import ssh
-
         def first(key: HostKey) -> None:
             self.ports.say(
                 f"({record.name}) First contact: the host key is {key.kind} {key.fingerprint}; "
                 "it is pinned from now on."
             )
 
-        ports = ssh.SshPorts(first, self._passphrase, self.ports.home)
-        return ssh.connect(endpoint, self.known(record), ports)
-
-    def _passphrase(self, path: str) -> str | None:
-        with self._asking:
-            return self.ports.passphrase(path)
+        return self.ports.ssh(endpoint, self.known(record), first)
 
     def _access(self, record: MachineRecord) -> Host:
         return _Access(self, record)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import getpass
 import ssl
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
 from drivers.errors import DriverError
 from drivers.polling import SystemClock
 from machine.cli.session import Session
-from machine.hosts import Ports
+from machine.hostkeys import HostKey, KnownHost
+from machine.hosts import Ports, SshConnect
+from machine.model import SshEndpoint
 from machine.paths import home
 from machine.process import LocalRunner
 from machine.progress import make_progress
 from machine.service import Service
+from machine.transport.api import Transport
 
 _ANSWER_LIMIT: Final = 16 << 20
 
@@ -63,15 +67,30 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def make_service(session: Session) -> Service:
-    """The use cases over the session's store. Progress is live only on a terminal."""
-    live = session.stdout.isatty() and not session.flags.debug
-    progress = make_progress(session.stdout, live=live)
+def ssh_connector(session: Session) -> SshConnect:
+    """Logs in by paramiko, which is imported at the first connection; asks for passphrases."""
+    asking = threading.Lock()  # one question at a time
 
     def ask(path: str) -> str | None:
         if not session.stdin.isatty():
             return None
-        return getpass.getpass(f"Passphrase for {path}: ")
+        with asking:
+            return getpass.getpass(f"Passphrase for {path}: ")
+
+    def connect(
+        endpoint: SshEndpoint, known: KnownHost, first: Callable[[HostKey], None]
+    ) -> Transport:
+        from machine.transport import ssh
+
+        return ssh.connect(endpoint, known, ssh.SshPorts(first, ask, home(session.env)))
+
+    return connect
+
+
+def make_service(session: Session) -> Service:
+    """The use cases over the session's store. Progress is live only on a terminal."""
+    live = session.stdout.isatty() and not session.flags.debug
+    progress = make_progress(session.stdout, live=live)
 
     ports = Ports(
         env=session.env,
@@ -79,8 +98,7 @@ def make_service(session: Session) -> Service:
         runner=LocalRunner(session.env),
         http=VerifiedHttp(),
         cache=session.cache,
-        home=home(session.env),
-        passphrase=ask,
+        ssh=ssh_connector(session),
         say=progress.note,
     )
     session.on_exit(progress.close)

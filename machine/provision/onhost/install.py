@@ -16,6 +16,7 @@ import shutil
 import socket
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 from machine.provision.onhost.kit import (
@@ -202,12 +203,12 @@ def _systemd(plan: Plan, *, restart: bool) -> bool:
         run(["systemctl", "daemon-reload"])
     active = run(["systemctl", "is-active", UNIT.name], check=False).strip() == "active"
     if restart or fresh or not active:
+        began = f"--since=@{int(time.time())}"
         try:
             run(["systemctl", "restart", UNIT.name], timeout=150)
         except HostError as err:
-            said = run(
-                ["journalctl", "-u", UNIT.name, "-n", "20", "--no-pager", "-o", "cat"], check=False
-            )
+            lines = ["-n20", "--no-pager", "-ocat", began]
+            said = run(["journalctl", "-u", UNIT.name, *lines], check=False)
             raise HostError("the agent did not start", said or err.details) from err
     _answers(lambda: run(["systemctl", "status", UNIT.name, "--no-pager", "-n", "20"], check=False))
     return fresh or not active
