@@ -1,8 +1,10 @@
-"""The Engine API as the server serves it: route, version, handler, audit."""
+"""The Engine API as the server serves it: version, route, handler.
+
+The server itself leaves the audit line of each mutating call (security C19).
+"""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -10,12 +12,7 @@ from agent.api.backend import Backend
 from agent.api.call import Api, Call
 from agent.api.routes import Match, Router
 from agent.api.version import CURRENT_TEXT, Version, split
-from agent.errors import EngineError, Kind
-from agent.wire.http import Answer, Body, Handling, Reply, Request, printable
-
-audit: Final = logging.getLogger("agent.audit")
-
-MAX_AUDIT_PATH: Final = 300
+from agent.wire.http import Answer, Body, Handling, Request
 
 
 class EngineApplication:
@@ -48,34 +45,6 @@ class EngineApplication:
         row = match.row
 
         def handle(request: Request, body: Body) -> Answer:
-            call = Call(request, body, match.params, version)
-            if not row.mutating:
-                return row.handler(self._api, call)
-            try:
-                answer = row.handler(self._api, call)
-            except EngineError as error:
-                _audit(request, error.kind.value)
-                raise
-            _audit(request, _result(answer))
-            return answer
+            return row.handler(self._api, Call(request, body, match.params, version))
 
         return handle
-
-
-def _result(answer: Answer) -> str:
-    """How it ended; for a stream, that it began."""
-    return str(answer.status) if isinstance(answer, Reply) else "streaming"
-
-
-def _audit(request: Request, result: str) -> None:
-    """One line for each mutating call (security C19).  No header and no body: secrets are there."""
-    if result == Kind.NOT_MODIFIED.value:
-        return
-    audit.info(
-        "%s %s %s %s: %s",
-        request.id or "-",
-        request.client.label(),
-        request.method,
-        printable(request.path)[:MAX_AUDIT_PATH],
-        result,
-    )

@@ -31,7 +31,7 @@ class Service(StrEnum):
 class Row:
     """One (method, path).  `template` is the specification's; {name} may hold slashes, {id} not.
 
-    `inline`: never blocks, answered on the event loop.  `mutating`: leaves an audit line.
+    `inline`: never blocks, answered on the event loop.  `mutating`: changes something (for a read-only role).
     """
 
     method: str

@@ -1,7 +1,6 @@
 """Requests through the application to a backend in memory."""
 
 import json
-import logging
 
 import pytest
 
@@ -364,16 +363,3 @@ def test_disk_usage(ask, backend):
     assert set(shown(ask("GET", "/system/df?type=volume"))) == {"Volumes"}
     with pytest.raises(EngineError, match="unknown object type"):
         ask("GET", "/system/df?type=moon")
-
-
-def test_one_audit_line_for_each_mutating_call(ask, caplog):
-    caplog.set_level(logging.INFO, "agent.audit")
-    ask("GET", "/containers/json")
-    ask("POST", "/containers/apache/kill", headers=[("X-Registry-Auth", "hunter2")])
-    with pytest.raises(EngineError):
-        ask("POST", "/containers/nope/start")
-    lines = [record.getMessage() for record in caplog.records]
-    assert [line.partition(" ")[2] for line in lines] == [
-        "unix:uid=0,pid=-1 POST /containers/apache/kill: 204",
-        "unix:uid=0,pid=-1 POST /containers/nope/start: not found",
-    ]

@@ -135,6 +135,6 @@ def test_what_is_not_served_says_so(row):
         assert caught.value.kind is Kind.UNAVAILABLE
 
 
-def test_only_what_changes_something_is_audited():
+def test_reading_never_changes_and_changing_never_runs_on_the_loop():
     assert not [row for row in ROUTES if row.mutating and row.method in {"GET", "HEAD"}]
     assert not [row for row in ROUTES if row.mutating and row.inline]
