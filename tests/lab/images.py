@@ -18,7 +18,7 @@ from tests.lab.oci import Blobs, Built, Config, Layer, Reference, fill_store, lo
 from tests.lab.process import run
 
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
-_VERSION = 1  # of everything below that the keys cannot see
+_VERSION = 2  # of everything below that the keys cannot see
 
 _HTTPD = r"""
 mkdir -p /usr/local/apache2; ln -s /var/www/html /usr/local/apache2/htdocs
@@ -28,7 +28,7 @@ cat >/usr/local/bin/httpd-foreground <<'X'
 set -e
 rm -f /var/run/apache2/apache2.pid
 . /etc/apache2/envvars
-mkdir -p /var/run/apache2 /var/lock/apache2
+mkdir -p /run/lock /run/apache2 /run/lock/apache2
 exec apache2 -DFOREGROUND "$@"
 X
 chmod +x /usr/local/bin/httpd-foreground

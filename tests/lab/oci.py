@@ -150,7 +150,7 @@ def write_tar(root: Path, sink: IO[bytes]) -> None:
         for place, folders, files in os.walk(root):
             folders.sort()
             relative = Path(place).relative_to(root)
-            empty = str(relative) in ("dev", "proc", "sys", "run", "tmp")
+            empty = str(relative) in ("dev", "proc", "sys", "tmp")
             if empty:
                 folders.clear()
             for name in sorted([*folders, *([] if empty else files)]):
