@@ -56,4 +56,6 @@ def _block(record: MachineRecord, folder: Path) -> str:
 def _quoted(value: str) -> str:
     if any(c in value for c in '"\n\r'):
         raise MachineError(f"{value!r} cannot be written to an SSH configuration")
-    return f'"{value.replace("%", "%%")}"'
+    text = value.replace("%", "%%")
+    # Only where it is needed: a quoted "none" is no longer the keyword.
+    return f'"{text}"' if " " in text or "\t" in text or not text else text

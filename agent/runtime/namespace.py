@@ -31,6 +31,9 @@ def enter(hidden: str | None) -> None:
     syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
     if hidden:
         syscalls.umount(hidden, syscalls.MNT_DETACH)
+        # crun makes the container's folder there all the same, and systemd's /sys/fs/cgroup is
+        # read-only; this tmpfs takes it, and goes with the namespace.
+        syscalls.mount("tmpfs", hidden, "tmpfs", 0, "mode=700,size=1m")
     os.chdir("/")
 
 

@@ -62,7 +62,8 @@ def _explain(session: Session, record: MachineRecord) -> None:
 
     Raises MachineError then; returns when the connection works (the command itself said 255).
     """
-    session.service.verify_ssh(record.name)
+    with session.service.hosts.connected(record):
+        return
 
 
 @click.command(cls=Command)
