@@ -111,6 +111,7 @@ class OciRuntime:
         root_fd = rootfs.open_root(f"{bundle}/rootfs")
         try:
             rootfs.check_skeleton(root_fd)
+            users.check_files(root_fd)
             config = spec.build(launch, self._resolve(launch, root_fd), self._facts_for(container))
             cwd = spec.working_directory(container.config.working_dir)
             os.close(rootfs.ensure_directory(root_fd, cwd))
@@ -243,6 +244,7 @@ class OciRuntime:
             config=config,
             detach=detach,
             timeout=self.settings.command_timeout,
+            console_socket=self.name == "crun",
         )
         return execs.start(plan, self._launcher, self._watcher, on_exit)
 

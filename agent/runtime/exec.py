@@ -1,8 +1,8 @@
 """Execs: `crun exec` (or runc) as a direct child of the agent, with its stdio on our descriptors.
 
-Not tty: pipes.  tty: a pseudo terminal of ours, raw, which the runtime copies to the container's
-own; runc refuses a console socket without --detach, and this way both runtimes end the same: the
-child's exit code is the exec's.
+Not tty: pipes.  tty: crun sends the container's terminal over a console socket; runc refuses that
+without --detach, so it gets a pseudo terminal of ours, raw, and copies.  (crun 1.8 does not pass a
+new size on when it copies.)  The child's exit code is the exec's either way.
 When the client goes, nothing is closed under the process: the watcher reads on and drops.
 """
 
@@ -16,6 +16,7 @@ import pty
 import select
 import shutil
 import signal
+import socket
 import struct
 import termios
 import time
@@ -41,6 +42,32 @@ class Channels:
     stdin: int = -1
     outputs: dict[int, int] = field(default_factory=dict)  # descriptor -> stream number
     theirs: dict[int, int] = field(default_factory=dict)  # child's number -> descriptor
+    console: socket.socket | None = None  # where the runtime will send the terminal
+
+    def terminal(self, master: int) -> None:
+        os.set_blocking(master, False)
+        self.outputs = {master: 1}
+        self.stdin = master
+
+    def receive_terminal(self, timeout: float) -> bool:
+        """Take the terminal from the console socket; False: it did not come in time."""
+        if self.console is None:
+            return True
+        self.console.settimeout(timeout)
+        try:
+            connection, _ = self.console.accept()
+        except (TimeoutError, BlockingIOError):
+            return False
+        with connection:
+            connection.settimeout(5)
+            _, fds, _, _ = socket.recv_fds(connection, 4096, 1)
+        self.console.close()
+        self.console = None
+        if not fds:
+            return False
+        os.set_inheritable(fds[0], False)
+        self.terminal(fds[0])
+        return True
 
     def close_theirs(self) -> None:
         for fd in set(self.theirs.values()):
@@ -52,18 +79,27 @@ class Channels:
             os.close(fd)
         self.outputs.clear()
         self.stdin = -1
+        if self.console is not None:
+            self.console.close()
+            self.console = None
 
 
-def open_channels(config: ExecConfig, *, detach: bool) -> Channels:
-    """Pipes or a terminal, as the exec asks for; /dev/null for what it does not attach."""
+def open_channels(config: ExecConfig, *, detach: bool, console: str) -> Channels:
+    """Pipes or a terminal, as the exec asks for; /dev/null for what it does not attach.
+
+    `console`: path of the console socket to make, "" = the runtime can't (runc).
+    """
     found = Channels(tty=config.tty)
+    if config.tty and console:
+        found.console = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        found.console.bind(console)
+        found.console.listen(1)
+        return found
     if config.tty:
         master, slave = pty.openpty()
         tty.setraw(slave)
-        os.set_blocking(master, False)
         found.theirs = {0: slave, 1: slave, 2: slave}
-        found.outputs = {master: 1}
-        found.stdin = master
+        found.terminal(master)
         return found
     if detach:
         return found
@@ -192,6 +228,11 @@ class ExecPlan:
     config: ExecConfig
     detach: bool
     timeout: float
+    console_socket: bool  # the runtime can send a terminal without --detach
+
+    @property
+    def console(self) -> str:
+        return f"{self.folder}/c" if self.console_socket and self.config.tty else ""
 
 
 def start(
@@ -199,12 +240,12 @@ def start(
 ) -> RunningExec:
     """Start it; returns when the process runs.  Raises Docker's error when it can't be started."""
     os.makedirs(plan.folder, mode=0o700)
-    channels = open_channels(plan.config, detach=plan.detach)
+    channels = open_channels(plan.config, detach=plan.detach, console=plan.console)
     try:
         child = _spawn(plan, channels, launcher)
         channels.close_theirs()
         try:
-            pid = _wait_started(plan, child)
+            pid = _wait_started(plan, child, channels)
         except BaseException:
             child.kill()
             child.wait(10)
@@ -237,12 +278,13 @@ def _spawn(plan: ExecPlan, channels: Channels, launcher: Launcher) -> process.Ch
         json.dump(plan.document, file, ensure_ascii=False)
     argv = [
         *plan.command, "--log", f"{plan.folder}/log", "--log-format", "json",
-        "exec", "--pid-file", f"{plan.folder}/pid", "--process", process_file, plan.container_id,
+        "exec", "--pid-file", f"{plan.folder}/pid", "--process", process_file,
+        *(["--console-socket", plan.console] if plan.console else []), plan.container_id,
     ]  # fmt: skip
     return launcher.call(lambda: process.spawn(argv, fds=channels.theirs, new_session=True))
 
 
-def _wait_started(plan: ExecPlan, child: process.Child) -> int:
+def _wait_started(plan: ExecPlan, child: process.Child, channels: Channels) -> int:
     """The pid, once the runtime has written it: by then the program has been found and started."""
     deadline = time.monotonic() + plan.timeout
     watch = syscalls.inotify_init()
@@ -252,16 +294,21 @@ def _wait_started(plan: ExecPlan, child: process.Child) -> int:
         poller = select.poll()
         poller.register(watch, select.POLLIN)
         poller.register(child.pidfd, select.POLLIN)
+        if channels.console is not None:
+            console = channels.console.fileno()
+            poller.register(console, select.POLLIN)
         while True:
             ended = child.poll() is not None if _ready(child.pidfd) else False
             pid = _read_pid(plan.folder)
-            if pid:
+            if pid and channels.receive_terminal(1.0):
                 return pid
             if ended:
                 raise translate.exec_error(_read_log(plan.folder), plan.config.cmd)
             left = deadline - time.monotonic()
             if left <= 0:
                 raise deadline_exceeded("timed out while starting the exec")
+            if channels.console is not None and channels.receive_terminal(0):
+                poller.unregister(console)
             poller.poll(left * 1000)
             syscalls.inotify_read(watch)
     finally:

@@ -119,6 +119,21 @@ def read_file(root_fd: int, path: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def check_files(root_fd: int) -> None:
+    """INVALID when a user file is a FIFO, a device or a socket: runc 1.1 opens it and hangs."""
+    for path in (b"etc/passwd", b"etc/group"):
+        try:
+            handle = openat.open_in_root(root_fd, path, os.O_PATH)
+        except OSError:
+            continue
+        try:
+            mode = os.fstat(handle).st_mode
+        finally:
+            os.close(handle)
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise invalid(f"the image's /{path.decode()} is not a regular file")
+
+
 def look_up(root_fd: int, spec: str, group_add: Sequence[str]) -> Identity:
     """`resolve` against the files below `root_fd` (the mounted root file system)."""
     return resolve(
