@@ -46,6 +46,7 @@ rm -rf /var/lib/postgresql/15
 cat >/usr/local/bin/docker-entrypoint.sh <<'X'
 #!/bin/sh
 set -e
+case "${1:-postgres}" in postgres) [ $# = 0 ] || shift ;; -*) ;; *) exec "$@" ;; esac
 export PGDATA=${PGDATA:-/var/lib/postgresql/data}
 B=/usr/lib/postgresql/15/bin
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
@@ -53,6 +54,7 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   su postgres -c "$B/initdb -D $PGDATA -A trust >/dev/null"
   echo 'host all all all trust' >>"$PGDATA/pg_hba.conf"
 fi
+install -d -o postgres -g postgres /run/postgresql
 exec setpriv --reuid=postgres --regid=postgres --init-groups $B/postgres -D "$PGDATA" -c 'listen_addresses=*' "$@"
 X
 chmod +x /usr/local/bin/docker-entrypoint.sh
@@ -86,7 +88,7 @@ DERIVED: Mapping[str, Derived] = {
     ),
     "postgres": Derived(
         "postgresql-15", _POSTGRES,
-        Config(entrypoint=["docker-entrypoint.sh"], ports=["5432/tcp"],
+        Config(["postgres"], ["docker-entrypoint.sh"], ports=["5432/tcp"],
                volumes=["/var/lib/postgresql/data"], stop_signal="SIGINT"), ("15",),
     ),
     "python": Derived(
