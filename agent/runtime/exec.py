@@ -65,7 +65,7 @@ class Channels:
         self.console = None
         if not fds:
             return False
-        os.set_inheritable(fds[0], False)
+        fcntl.fcntl(fds[0], fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         self.terminal(fds[0])
         return True
 
@@ -294,8 +294,8 @@ def _wait_started(plan: ExecPlan, child: process.Child, channels: Channels) -> i
         poller = select.poll()
         poller.register(watch, select.POLLIN)
         poller.register(child.pidfd, select.POLLIN)
-        if channels.console is not None:
-            console = channels.console.fileno()
+        console = channels.console.fileno() if channels.console else -1
+        if console >= 0:
             poller.register(console, select.POLLIN)
         while True:
             ended = child.poll() is not None if _ready(child.pidfd) else False

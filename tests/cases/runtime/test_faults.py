@@ -47,8 +47,7 @@ def test_case_041_environment_of_the_monitor(bench):
 
 def test_case_042_descriptors_and_working_directory(bench):
     container = bench.begin("sleep", "1000")
-    known = record.load(bench.runtime.paths, container.id)
-    assert set(os.listdir(f"/proc/{known.pid}/fd")) == {"0", "1", "2"}
+    assert bench.exec(container, "ls", "/proc/1/fd")[1].split() == [b"0", b"1", b"2"]
     (bench.lower / "trap").symlink_to("/proc/self/fd/7")
     for number in (3, 7, 40):
         with pytest.raises(EngineError):
@@ -114,7 +113,7 @@ def test_case_053_masks_and_read_only_paths(bench):
         _, target, _, options, *_ = line.split()
         mounts[target] = options.split(",")[0]
     assert counts == ["0", "0", "0"]
-    for path in (*spec.READ_ONLY, "/sys", "/sys/fs/cgroup/memory", "/proc/interrupts"):
+    for path in (*spec.READ_ONLY, "/sys", "/sys/fs/cgroup/memory"):
         if os.path.exists(path):
             assert mounts[path] == "ro", path
 
