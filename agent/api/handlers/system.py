@@ -207,7 +207,8 @@ def disk_usage(api: Api, call: Call) -> Answer:
     if "image" in wanted:
         document["LayersSize"] = sum(one.size for one in images)
         document["Images"] = [
-            image_summary(one, call.version, users.count(one.id)) for one in images
+            {**image_summary(one, call.version, users.count(one.id)), "SharedSize": 0}
+            for one in images
         ]
     if "container" in wanted:
         names, ids, now = ImageNames.of(images), network_ids(api), api.now()

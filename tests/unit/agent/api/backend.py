@@ -178,8 +178,11 @@ class FakeWaiter:
 class FakeDuplex:
     tty = False
 
+    def __init__(self) -> None:
+        self._fd = os.eventfd(1)
+
     def fileno(self) -> int:
-        return -1
+        return self._fd
 
     def read(self) -> list[tuple[int, bytes]] | None:
         return []
@@ -192,7 +195,8 @@ class FakeDuplex:
 
     def close_write(self) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 class FakeLog:

@@ -1,6 +1,7 @@
 """Requests through the application to a backend in memory."""
 
 import json
+import select
 
 import pytest
 
@@ -212,6 +213,18 @@ def test_logs(ask, backend):
         ask("GET", "/containers/apache/logs")
 
 
+def drain(duplex):
+    """What comes until the end; waits for the thread that starts the exec."""
+    pieces = []
+    while (found := duplex.read()) != []:
+        if found is None:
+            assert select.select([duplex.fileno()], [], [], 5)[0]
+        else:
+            pieces += found
+    duplex.close()
+    return pieces
+
+
 def test_exec(ask, backend):
     body = {"Cmd": ["sh"], "AttachStdin": True, "AttachStdout": True, "Tty": True, "Env": None}
     reply = ask("POST", "/containers/apache/exec", body)
@@ -224,16 +237,18 @@ def test_exec(ask, backend):
     assert isinstance(answer, Hijack)
     assert answer.content_type == RAW_STREAM
     assert answer.stdin
+    assert backend.execs.calls == [], "the head goes out before the process starts"
+    assert drain(answer.duplex) == []
     assert ask("POST", "/exec/e1/start", {"Detach": True}) == Reply(200)
-    assert ask("POST", "/exec/e1/start", {}).content_type == MULTIPLEXED_STREAM
     ask("POST", "/exec/e1/resize?h=1&w=2")
     assert backend.execs.calls == [
         ("start", "e1", False, True),
         ("resize", "e1", 24, 80),
         ("start", "e1", True, False),
-        ("start", "e1", False, False),
         ("resize", "e1", 1, 2),
     ]
+    ask("POST", "/containers/apache/exec", {"Cmd": ["sh"]})
+    assert ask("POST", "/exec/e1/start", {}).content_type == MULTIPLEXED_STREAM
     with pytest.raises(EngineError, match="No exec command specified"):
         ask("POST", "/containers/apache/exec", {"Tty": True})
     with pytest.raises(EngineError, match="ConsoleSize"):
