@@ -46,8 +46,9 @@ for runtime in runc crun; do
   $runtime run c-$runtime </dev/null >/dev/null 2>log & line=$(see $runtime); wait $!; echo "$line rc $?"; cat log
 done
 bundle "/bin/busybox sleep 0.4; exit 7"
-mkdir -p exits; id=c-conmon
-conmon -c $id -u $id -r /usr/bin/crun -b $D/b -p $D/b/pid --exit-dir $D/b/exits --log-path k8s-file:$D/b/log -l k8s-file:$D/b/log --sync </dev/null >/dev/null 2>&1
+mkdir -p exits sockets; id=c-conmon
+conmon -c $id -u $id --socket-dir-path $D/b/sockets -r /usr/bin/crun -b $D/b -p $D/b/pid --exit-dir $D/b/exits -l k8s-file:$D/b/log </dev/null >/dev/null 2>&1
+for i in $(seq 50); do crun state $id 2>/dev/null | grep -q created && break; sleep 0.1; done  # conmon does not wait for it
 crun start $id; line=$(see "conmon crun"); for i in $(seq 50); do [ -e exits/$id ] && break; sleep 0.1; done
 echo "$line rc $(cat exits/$id)"; crun delete $id
 cd /; umount $D/root; ip netns del n1; ip link del br9; nft delete table ip t; rm -rf $D
