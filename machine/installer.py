@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -34,11 +34,21 @@ _TEXTS: Final = {
 }
 
 
+AskVersion = Callable[[MachineRecord], str]
+
+
 class Installer:
     """Plans and performs provisioning. Raises MachineError."""
 
-    def __init__(self, store: Store, hosts: Hosts, progress: Progress) -> None:
+    def __init__(
+        self,
+        store: Store,
+        hosts: Hosts,
+        progress: Progress,
+        ask_version: AskVersion | None = None,
+    ) -> None:
         self._store = store
+        self._ask_version = ask_version or self._over_tls
         self._hosts = hosts
         self._progress = progress
 
@@ -164,7 +174,10 @@ class Installer:
         return record
 
     def engine_version(self, record: MachineRecord) -> str:
-        """The engine's version, asked over TLS."""
+        """The engine's version. Raises MachineError when it does not answer."""
+        return self._ask_version(record)
+
+    def _over_tls(self, record: MachineRecord) -> str:
         from machine.engine import Engine, Target
 
         folder = self._store.machine_dir(record.name)

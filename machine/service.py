@@ -22,7 +22,7 @@ from machine.errors import (
     NotFoundError,
 )
 from machine.hosts import Hosts, Ports, driver_errors, via_of
-from machine.installer import Installer
+from machine.installer import AskVersion, Installer
 from machine.journal import Step
 from machine.lifecycle import ALREADY, Action, Event, decide
 from machine.model import AuthFiles, EngineOptions, MachineRecord, Phase
@@ -55,12 +55,20 @@ class CreateRequest:
 class Service:
     """Use cases over one store. Each raises MachineError."""
 
-    def __init__(self, store: Store, ports: Ports, progress: Progress) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ports: Ports,
+        progress: Progress,
+        *,
+        hosts: Hosts | None = None,
+        ask_version: AskVersion | None = None,
+    ) -> None:
         self._store = store
         self._ports = ports
         self._progress = progress
-        self.hosts = Hosts(store, ports)
-        self._installer = Installer(store, self.hosts, progress)
+        self.hosts = hosts or Hosts(store, ports)
+        self._installer = Installer(store, self.hosts, progress, ask_version)
 
     # -- create
 

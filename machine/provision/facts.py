@@ -69,14 +69,14 @@ def parse(text: str) -> Facts:
     """Facts from facts.sh's output. Raises MachineError when that is not what came."""
     rows = [line.split("\t", 1) for line in text.splitlines() if "\t" in line]
     pairs = [(key, value) for key, value in rows]
-    if ("begin", "1") not in pairs or ("end", "1") not in pairs:
+    start = pairs.index(("begin", "1")) + 1 if ("begin", "1") in pairs else len(pairs)
+    if ("end", "1") not in pairs[start:]:
         raise MachineError(
             "The host did not tell what it is",
             details="Its answer begins with: " + (printable(text[:300]) or "nothing"),
             hint="Does its login shell run commands without printing anything else?",
         )
-    start = pairs.index(("begin", "1"))  # what a login script printed before is ignored
-    return _facts(pairs[start + 1 :])
+    return _facts(pairs[start:])  # what a login script printed before is ignored
 
 
 def _facts(pairs: list[tuple[str, str]]) -> Facts:

@@ -205,7 +205,10 @@ def _key_types(known: KnownHost, offered: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _verify(transport: paramiko.Transport, known: KnownHost, ports: SshPorts) -> None:
-    key = transport.get_remote_server_key()
+    try:
+        key = transport.get_remote_server_key()
+    except paramiko.SSHException as err:  # the connection ended right after the key exchange
+        raise UnreachableError("SSH does not answer properly", details=_reason(err)) from err
     offered = HostKey(key.get_name(), key.asbytes())
     if not known.verify(offered):
         ports.first_contact(offered)

@@ -99,12 +99,12 @@ def test_openssl_strict_accepts(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     other = "sslclient"
     (tmp_path / "leaf.pem").write_bytes(server)
-    done = subprocess.run(
+    refused = subprocess.run(
         ["openssl", "verify", "-purpose", other, "-CAfile", str(tmp_path / "ca.pem"),
          str(tmp_path / "leaf.pem")],
         capture_output=True, check=False,
     )  # fmt: skip
-    assert done.returncode != 0
+    assert refused.returncode != 0
 
 
 def test_ages() -> None:
@@ -122,7 +122,10 @@ def test_ensure_makes_once_and_keeps(tmp_path: Path) -> None:
         return contextlib.nullcontext()
 
     first = pki.ensure(tmp_path, AuthFiles(), lock, NOW, "me")
-    assert [line.split(":")[0] for line in first.made] == ["Creating CA", "Creating client certificate"]
+    assert [line.split(":")[0] for line in first.made] == [
+        "Creating CA",
+        "Creating client certificate",
+    ]
     content = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     assert all(p.stat().st_mode & 0o777 == 0o600 for p in tmp_path.iterdir())
     assert pki.ensure(tmp_path, AuthFiles(), lock, NOW, "me").made == ()
@@ -145,8 +148,8 @@ def test_docker_machines_own_authority_is_left_alone(tmp_path: Path) -> None:
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "me")])
     cert = (
         x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(1).not_valid_before(dt.datetime(2024, 1, 1))
-        .not_valid_after(dt.datetime(2034, 1, 1)).sign(key, hashes.SHA256())
+        .serial_number(1).not_valid_before(dt.datetime(2024, 1, 1, tzinfo=dt.UTC))
+        .not_valid_after(dt.datetime(2034, 1, 1, tzinfo=dt.UTC)).sign(key, hashes.SHA256())
     )  # fmt: skip
     pem = cert.public_bytes(serialization.Encoding.PEM)
     (tmp_path / "ca.pem").write_bytes(pem)

@@ -24,14 +24,14 @@ def test_blocks_keep_machines_apart() -> None:
         ]
     )
     first, second = text.split("Host b\n")
-    assert '  Port 2201' in first
-    assert '  IdentityFile /k/a' in first
-    assert '  UserKnownHostsFile /s/a/known_hosts' in first
-    assert '  Port 2202' in second
+    assert "  Port 2201" in first
+    assert "  IdentityFile /k/a" in first
+    assert "  UserKnownHostsFile /s/a/known_hosts" in first
+    assert "  Port 2202" in second
     assert "IdentityFile" not in second
     for block in (first, second):
-        assert '  StrictHostKeyChecking yes' in block
-        assert '  ForwardAgent no' in block
+        assert "  StrictHostKeyChecking yes" in block
+        assert "  ForwardAgent no" in block
 
 
 def test_percent_signs_are_not_tokens() -> None:

@@ -1,0 +1,131 @@
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from machine.__main__ import run
+from machine.cli.create import wanted_driver
+from machine.cli.grammar import normalise
+from machine.errors import MachineError
+
+PARAMS = [
+    click.Option(["--force", "-f"], is_flag=True),
+    click.Option(["--engine-label"], multiple=True),
+    click.Option(["--generic-ip-address", "-i"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (["-force", "x"], ["--force", "x"]),
+        (["--force=true", "--force=false"], ["--force"]),
+        (["-generic-ip-address", "-force"], ["--generic-ip-address", "-force"]),
+        (["-generic-ip-address=1.2.3.4"], ["--generic-ip-address=1.2.3.4"]),
+        (["--engine-label", "--force=true"], ["--engine-label", "--force=true"]),
+        (["name", "-f"], ["name", "-f"]),
+        (["--", "-force"], ["--", "-force"]),
+        (["-fi"], ["-fi"]),
+    ],
+)
+def test_go_spellings(given: list[str], read: list[str]) -> None:
+    assert normalise(given, PARAMS) == read
+
+
+def test_bad_boolean() -> None:
+    with pytest.raises(MachineError, match="invalid boolean"):
+        normalise(["--force=perhaps"], PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("args", "driver"),
+    [
+        (["-d", "fake", "x"], "fake"), (["--driver=fake"], "fake"), (["-driver", "fake"], "fake"),
+        (["x"], "virtualbox"), (["--", "-d", "fake"], "virtualbox"), (["-d"], "virtualbox"),
+    ],
+)  # fmt: skip
+def test_driver_is_found_first(args: list[str], driver: str) -> None:
+    assert wanted_driver(args, {"MACHINE_DRIVER": "virtualbox"}) == driver
+
+
+def _run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    status = run(["docker-machine", *args])
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = str(tmp_path / "s")
+    assert _run(capsys, "bogus")[0] == 1
+    assert _run(capsys, "-s", store, "rm", "--bogus", "x")[0] == 1
+    status, _, err = _run(capsys, "-s", store, "status", "nope")
+    assert status == 4
+    assert err.startswith('Docker machine "nope" does not exist.')
+    status, _, err = _run(capsys, "-s", store, "stop")
+    assert (status, err) == (
+        1,
+        'Error: No machine name(s) specified and no "default" machine exists\n',
+    )
+    assert _run(capsys, "-s", store, "create", "-d", "ssh", "../x", "--ssh-ip-address", "h")[0] == 2
+    assert _run(capsys, "-s", store, "create", "-d", "ssh", "x")[0] == 1
+    status, _, err = _run(capsys, "-s", store, "create", "-d", "bogus", "x")
+    assert 'Driver "bogus" not found' in err
+    assert not (tmp_path / "s" / "machines").exists() or not list(
+        (tmp_path / "s" / "machines").iterdir()
+    )
+
+
+def test_precheck_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = _run(
+        capsys, "-s", str(tmp_path / "s"), "create", "-d", "ssh", "--ssh-ip-address", "-oX=y", "x"
+    )
+    assert status == 3
+    assert err.startswith("Error with pre-create check")
+    assert list((tmp_path / "s" / "machines").iterdir()) == []
+
+
+def test_swarm_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["-s", str(tmp_path), "create", "-d", "ssh", "--swarm", "--swarm-host", "tcp://x", "x"]
+    status, _, err = _run(capsys, *args)
+    assert status == 1
+    assert "--swarm, --swarm-host" in err
+
+
+def test_create_help_lists_both_kinds(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = _run(capsys, "create", "-d", "generic", "--help")
+    assert status == 0
+    assert "--engine-registry-mirror" in out
+    assert "--generic-ip-address" in out
+    assert "swarm" not in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(capsys, "--version")[1].startswith("docker-machine version ")
+    assert _run(capsys, "version")[1].startswith("docker-machine version ")
+
+
+HEAVY = ("paramiko", "cryptography", "rich", "boto3", "agent", "h11", "asyncio", "machine.service")
+
+
+@pytest.mark.parametrize("args", ["--help", "drivers", "version"])
+def test_help_is_light(args: str) -> None:
+    code = (
+        "import sys\nfrom machine.__main__ import run\n"
+        f"assert run(['machine', '{args}']) == 0\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_plain_progress_escapes() -> None:
+    from machine.progress import PlainProgress, make_progress
+
+    out = io.StringIO()
+    progress = make_progress(out, live=False)
+    assert isinstance(progress, PlainProgress)
+    progress.phase("a\x1b[2J")
+    assert out.getvalue() == "a\\x1b[2J\n"
