@@ -33,8 +33,10 @@ class OciRuntime:
         self.name = name
         self.settings = settings
         self.paths = Paths(settings)
-        self.paths.make()
         self._program = program
+        self._creating: set[str] = set()
+        shutil.rmtree(self.paths.execs, ignore_errors=True)  # their runtimes' parent has died
+        self.paths.make()
         hierarchies = parse_mountinfo(host.read("/proc/self/mountinfo"))
         own = host.read("/proc/self/cgroup")
         self.cgroups = Cgroups(hierarchies, settings.cgroup_parent, own)
@@ -49,8 +51,11 @@ class OciRuntime:
 
     def create(self, launch: Launch) -> int:
         container_id = launch.container.id
-        if os.path.exists(self.paths.record(container_id)):
-            raise conflict(f"container {container_id[:12]} exists already in the runtime")
+        known = record.load(self.paths, container_id)
+        if known and record.alive(known.pid, known.started, known.boot_id, self._boot):
+            raise conflict(f"container {container_id[:12]} runs already")
+        self._creating.add(container_id)
+        self._watcher.forget(container_id)
         self._leftovers.clear(container_id)
         try:
             return self._create(launch)
@@ -62,6 +67,8 @@ class OciRuntime:
             if isinstance(error, OSError | process.ProcessError):
                 raise internal(f"failed to create task for container: {error}") from error
             raise
+        finally:
+            self._creating.discard(container_id)
 
     def _create(self, launch: Launch) -> int:
         container = launch.container
@@ -159,7 +166,7 @@ class OciRuntime:
         done = self._command("start", container_id)
         if done.returncode != 0:
             said = done.stderr.decode("utf-8", "replace")
-            raise translate.create_error(self.name, said, ())
+            raise translate.create_error(self.name, said, self._arguments(container_id))
 
     def signal(self, container_id: str, signal: int) -> None:
         found = self._running(container_id)
@@ -257,14 +264,12 @@ class OciRuntime:
         self._watcher.watch(on_exit)
 
     def survivors(self) -> list[Survivor]:
-        shutil.rmtree(self.paths.execs, ignore_errors=True)  # their runtimes' parent has died
-        os.makedirs(self.paths.execs, mode=0o700, exist_ok=True)
         found = []
-        for container_id in sorted(os.listdir(self.paths.bundles)):
+        for container_id in sorted(set(os.listdir(self.paths.bundles)) - self._creating):
             survivor = self._survivor(container_id)
             if survivor:
                 found.append(survivor)
-        self._leftovers.clear_unknown()
+        self._leftovers.clear_unknown(self._creating)
         return found
 
     def _survivor(self, container_id: str) -> Survivor | None:
@@ -276,7 +281,7 @@ class OciRuntime:
         if ended:
             return Survivor(container_id, 0, ended)
         watched = record.alive(known.monitor, known.monitor_started, known.boot_id, self._boot)
-        if watched:
+        if watched and not self._watcher.is_watched(container_id):
             with contextlib.suppress(ProcessLookupError):
                 self._watcher.add_monitor(container_id, None, known.monitor)
                 watched = record.start_time(known.monitor) == known.monitor_started
@@ -299,6 +304,14 @@ class OciRuntime:
             return self._launcher.call(lambda: process.run(argv, timeout=timeout, check=False))
         except process.ProcessError as error:
             raise internal(str(error)) from error
+
+    def _arguments(self, container_id: str) -> list[str]:
+        """The command in the bundle; [] when it can't be read."""
+        try:
+            with open(f"{self.paths.bundle(container_id)}/config.json", encoding="utf-8") as file:
+                return [str(word) for word in json.load(file)["process"]["args"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
 
     def _record(self, container_id: str) -> record.Record:
         found = record.load(self.paths, container_id)

@@ -11,6 +11,7 @@ import os
 import select
 import shutil
 import signal
+from collections.abc import Collection
 
 from agent.runtime import record
 from agent.runtime.cgroups import Cgroups
@@ -44,9 +45,9 @@ class Leftovers:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._paths.exit_file(container_id))
 
-    def clear_unknown(self) -> None:
+    def clear_unknown(self, creating: Collection[str] = ()) -> None:
         """At start: runtime state, exit files and cgroups of ids that have no bundle."""
-        known = set(os.listdir(self._paths.bundles))
+        known = set(os.listdir(self._paths.bundles)) | set(creating)
         names = set(os.listdir(self._paths.state)) | set(os.listdir(self._paths.exits))
         for hierarchy in self._cgroups.hierarchies.all:
             with contextlib.suppress(OSError):

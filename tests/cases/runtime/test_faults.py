@@ -37,7 +37,7 @@ def test_failed_creates_leave_nothing(bench):
 def test_case_041_environment_of_the_monitor(bench):
     bad = ("LD_PRELOAD=/x.so", "PATH=/image", "PYTHONPATH=/image", "NOTIFY_SOCKET=/n")
     container = bench.begin("/bin/sleep", "1000", env=bad)
-    known = record.load(bench.runtime.paths, container.id)
+    known = bench.record(container.id)
     environ = Path(f"/proc/{known.monitor}/environ").read_bytes().split(b"\0")
     values = dict(entry.split(b"=", 1) for entry in environ if entry)
     assert values.pop(b"_OCI_SYNCPIPE", b"")
@@ -138,7 +138,7 @@ def test_case_055_seccomp(bench):
 
 def test_case_121_conmon_killed(bench):
     container = bench.begin("sh", "-c", "sleep 1000 & sleep 1000")
-    known = record.load(bench.runtime.paths, container.id)
+    known = bench.record(container.id)
     os.kill(known.monitor, signal.SIGKILL)
     found = bench.wait(container.id, 5)
     assert found.code == 137
@@ -175,6 +175,7 @@ def test_case_122_survivors_of_a_killed_agent(bench):
         root=root, name=bench.runtime.name, base=str(bench.base), parent=bench.parent
     )
     agent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert agent.stdout
     try:
         lines = [agent.stdout.readline().strip() for _ in range(3)]
     finally:
@@ -200,14 +201,14 @@ def test_case_122_survivors_of_a_killed_agent(bench):
 
     again = replace(made, id=running, config=ContainerConfig())
     assert bench.exec(again, "echo", "alive")[1] == b"alive\n"
-    known = record.load(bench.runtime.paths, running)
+    known = bench.record(running)
     os.kill(known.monitor, signal.SIGKILL)
     assert bench.wait(running).code == 137
 
 
 def test_case_123_a_recycled_pid_is_not_believed(crun):
     container = crun.begin("sleep", "1000")
-    known = record.load(crun.runtime.paths, container.id)
+    known = crun.record(container.id)
     from dataclasses import replace
 
     other = subprocess.Popen(["sleep", "100"])
@@ -240,6 +241,7 @@ conmon.Monitor.create = stop
 bench.begin("sleep", "1000")
 """
     agent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert agent.stdout
     try:
         assert agent.stdout.readline().strip() == "held"
     finally:

@@ -53,6 +53,12 @@ def test_record_by_record_is_the_same(view: View):
     assert streams(b"".join(single.feed(record) for record in records)) == streams(whole.feed(LOG))
 
 
+@pytest.mark.parametrize("view", [View(), View(stderr=False), View(stdout=False)])
+def test_odd_stamps_take_the_general_way(view: View):
+    odd = LOG.replace(b".000000001+00:00", b"Z")
+    assert streams(Renderer(view).feed(odd)) == streams(Renderer(view).feed(LOG))
+
+
 def test_one_stream_is_one_frame():
     block = T1 + b" stdout F a\n" + T1 + b" stdout P b\n" + T1 + b" stdout F c\n"
     assert unframe(Renderer(View()).feed(block)) == [(1, b"a\nbc\n")]
