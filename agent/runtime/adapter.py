@@ -61,6 +61,7 @@ class OciRuntime:
             return self._create(launch)
         except BaseException as error:
             self._leftovers.clear(container_id)
+            self._watcher.forgotten(container_id)
             if isinstance(error, conmon.RuntimeRefusedError):
                 args = (launch.container.path, *launch.container.args)
                 raise translate.create_error(self.name, error.said, args) from error
@@ -214,6 +215,7 @@ class OciRuntime:
     def delete(self, container_id: str) -> None:
         self._watcher.forget(container_id)
         self._leftovers.clear(container_id)
+        self._watcher.forgotten(container_id)
 
     def remove_logs(self, container_id: str) -> None:
         shutil.rmtree(self.paths.log_dir(container_id), ignore_errors=True)

@@ -21,11 +21,12 @@ from agent.runtime.settings import Paths
 _LOST = "the container's monitor (conmon) ended unexpectedly; the container was killed"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Monitor:
     container_id: str
     fd: int
     child: process.Child | None
+    retired: bool = False  # its container was deleted: a new one may have the same id by now
 
 
 def read_exit(paths: Paths, container_id: str) -> Exit | None:
@@ -53,6 +54,7 @@ class Watcher:
         self._on_exit: Callable[[Exit], None] | None = None
         self._reported: set[str] = set()
         self._monitors: dict[int, _Monitor] = {}
+        self._ending: list[_Monitor] = []
         self._children: dict[int, tuple[process.Child, Callable[[int], None]]] = {}
         self._drains: set[int] = set()
         self._closing = False
@@ -85,7 +87,7 @@ class Watcher:
 
     def monitor_lost(self, container_id: str) -> None:
         """conmon is gone already (found at start): end the container as if it died just now."""
-        self._start_cleanup(container_id)
+        self._start_cleanup(_Monitor(container_id, -1, None))
 
     def add_child(self, child: process.Child, on_end: Callable[[int], None]) -> None:
         """Call `on_end(code)` from the watcher's thread when `child` ends; it is reaped here."""
@@ -104,6 +106,14 @@ class Watcher:
         """The container is being deleted: its end is no news."""
         with self._lock:
             self._reported.add(container_id)
+            for monitor in (*self._monitors.values(), *self._ending):
+                if monitor.container_id == container_id:
+                    monitor.retired = True
+
+    def forgotten(self, container_id: str) -> None:
+        """It is deleted, its exit file too: nothing needs to be remembered."""
+        with self._lock:
+            self._reported.discard(container_id)
 
     def close(self) -> None:
         self._closing = True
@@ -177,24 +187,31 @@ class Watcher:
         self._epoll.unregister(fd)
         with self._lock:
             monitor = self._monitors.pop(fd)
-            forgotten = monitor.container_id in self._reported
         if monitor.child:
             with contextlib.suppress(ChildProcessError):
                 monitor.child.poll()
             monitor.child.close()
         os.close(fd)
-        if not forgotten and read_exit(self._paths, monitor.container_id) is None:
-            self._start_cleanup(monitor.container_id)
+        if not monitor.retired and read_exit(self._paths, monitor.container_id) is None:
+            self._start_cleanup(monitor)
 
-    def _start_cleanup(self, container_id: str) -> None:
+    def _start_cleanup(self, monitor: _Monitor) -> None:
         # Killing waits for processes to end: not on this thread.
+        with self._lock:
+            self._ending.append(monitor)
         threading.Thread(
-            target=self._end_container, args=(container_id,), name="lost-monitor", daemon=True
+            target=self._end_container, args=(monitor,), name="lost-monitor", daemon=True
         ).start()
 
-    def _end_container(self, container_id: str) -> None:
+    def _end_container(self, monitor: _Monitor) -> None:
         """conmon's work after its death: the whole cgroup ends, and an exit file says so."""
-        self._cgroups.kill(container_id)
+        container_id = monitor.container_id
+        if not monitor.retired:
+            self._cgroups.kill(container_id)
+        with self._lock:
+            self._ending.remove(monitor)
+        if monitor.retired:
+            return
         bundle = self._paths.bundle(container_id)
         with contextlib.suppress(OSError):  # deleted meanwhile
             with open(f"{bundle}/lost", "w", encoding="ascii"):

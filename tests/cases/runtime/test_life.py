@@ -274,3 +274,35 @@ def test_logs_follow_within_milliseconds(crun):
     crun.runtime.signal(container.id, 9)
     assert drain(follower) == b""
     stream.close()
+
+
+def test_the_same_container_again_and_again(crun):
+    """As a restart policy does it: deleted and made again from the exit callback's news."""
+    made = crun.launch("sh", "-c", "echo again; sleep 0.02; exit 5")
+    container_id = made.container.id
+    for _ in range(10):
+        crun.runtime.create(made)
+        crun.runtime.start(container_id)
+        found = crun.wait(container_id)
+        assert (found.code, found.error) == (5, "")
+        del crun.ends[container_id]
+        crun.runtime.delete(container_id)
+    logs = crun.runtime.logs(made.container, LogQuery(framed=False, tail=3))
+    assert drain(logs) == b"again\n" * 3
+
+
+def test_log_driver_none_and_size_limit(crun):
+    host = HostConfig(log_driver="none")
+    made = crun.launch("echo", "x", host=host)
+    crun.runtime.create(made)
+    stream = crun.runtime.attach(made.container.id)
+    crun.runtime.start(made.container.id)
+    assert read_all(stream)[0] == b"x\n"
+    stream.close()
+    assert drain(crun.runtime.logs(made.container, LogQuery())) == b""
+    host = HostConfig(log_options={"max-size": "20k"})
+    container = crun.begin("sh", "-c", "seq 20000; sleep 0.1; echo last", host=host)
+    follower = crun.runtime.logs(container, LogQuery(follow=True, framed=False))
+    assert drain(follower).endswith(b"last\n")
+    log = Path(crun.runtime.paths.log(container.id))
+    assert log.stat().st_size <= 20 << 10
