@@ -29,7 +29,7 @@ need_venv() {
   # all that a plain install has, the test install has too
   [ "$what" = . ] && [ "$(cat .venv/.installed-test 2>/dev/null)" = "$now" ] && return
   echo "Installing Python packages into .venv"
-  .venv/bin/python -m pip install -q --disable-pip-version-check -e "$what"
+  .venv/bin/python -m pip install -qq --disable-pip-version-check -e "$what"
   printf '%s\n' "$now" >"$stamp"
 }
 
