@@ -24,7 +24,7 @@ class Measures:
     functions: int = 0
     functions_over_50: int = 0
     files_over_500: list[str] = field(default_factory=list)
-    broad_excepts: list[str] = field(default_factory=list)
+    broad_excepts: list[str] = field(default_factory=list)  # those that do not raise again
     waivers: int = 0
     any_signatures: int = 0
     bad_names: list[str] = field(default_factory=list)
@@ -69,7 +69,8 @@ def _node(node: ast.AST, name: str, found: Measures) -> None:
             found.bad_names.append(f"{name}: {node.name}")
     elif isinstance(node, ast.ExceptHandler):
         caught = ast.unparse(node.type) if node.type else "everything"
-        if caught in {"Exception", "BaseException", "everything"}:
+        again = any(isinstance(part, ast.Raise) and part.exc is None for part in node.body)
+        if caught in {"Exception", "BaseException", "everything"} and not again:
             found.broad_excepts.append(f"{name}:{node.lineno}")
     elif isinstance(node, ast.Call):
         _call(node, name, found)
