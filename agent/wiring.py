@@ -31,7 +31,8 @@ from agent.volumes.local import open_volumes
 
 _log = logging.getLogger("agent")
 
-_PASSABLE: Final = 0o711  # others may reach the socket in it, but not list it
+_ROOT_MODE: Final = 0o710  # nobody but root lists the data folder or reaches into it
+_RUN_MODE: Final = 0o711  # others may reach the socket in it, but not list it
 
 
 class SystemClock:
@@ -64,8 +65,8 @@ def compose(config: Config, version: str) -> Agent:
 
     Raises LockedError (another agent), EngineError, OSError.  Nothing stays open on an error.
     """
-    make_private(config.root, _PASSABLE)
-    make_private(config.run, _PASSABLE)
+    make_private(config.root, _ROOT_MODE)
+    make_private(config.run, _RUN_MODE)
     with contextlib.ExitStack() as stack:
         stack.callback(RootLock(config.root).close)
         clock = SystemClock()
