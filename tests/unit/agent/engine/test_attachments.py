@@ -6,6 +6,7 @@ from agent.api.backend import AttachRequest
 from agent.engine.model import ContainerConfig, HostConfig
 from agent.errors import EngineError, invalid
 from agent.wire.streams import STDERR, STDOUT
+from tests.support.fakes import World
 
 ALL = AttachRequest(stdin=True, stdout=True, stderr=True, stream=True)
 
@@ -65,7 +66,7 @@ def test_a_failed_start_and_a_removal_end_it(world):
     other.close()
 
 
-def interactive(world, *, once: bool = True, tty: bool = False) -> str:
+def interactive(world: World, *, once: bool = True, tty: bool = False) -> str:
     return world.make("cat", config=ContainerConfig(open_stdin=True, stdin_once=once, tty=tty))
 
 
@@ -124,7 +125,7 @@ def test_logs_come_first(world):
         identity, AttachRequest(stdout=True, stream=True, logs=True)
     )
     world.runtime.output(identity, b"new")
-    got = []
+    got: list[tuple[int, bytes]] = []
     while b"".join(data for _, data in got) != b"oldnew":
         assert ready(stream)
         got += stream.read() or []
