@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine.model import ContainerConfig, HostConfig
+from agent.engine.model import ContainerConfig, HostConfig, Resources
 from agent.errors import EngineError
 from agent.host import process
 from agent.runtime import record, spec
@@ -250,3 +250,11 @@ bench.begin("sleep", "1000")
         agent.stdout.close()
     assert crun.runtime.survivors() == []
     crun.assert_clean()
+
+
+def test_case_058_out_of_memory_is_told(crun):
+    script = 'x=$(head -c 200000000 /dev/zero | tr "\\0" x); echo ${#x}'
+    host = HostConfig(resources=Resources(memory=20 << 20))
+    container = crun.begin("sh", "-c", script, host=host)
+    found = crun.wait(container.id, 30)
+    assert (found.code, found.oom_killed) == (137, True)
