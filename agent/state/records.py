@@ -40,7 +40,7 @@ class StateDamagedError(EngineError):
             f"keep a copy of {path}*, then restore it from a backup, or move it away to start"
             " with no container records"
         )
-        super().__init__(Kind.DATA_LOSS, f"{path}: {reason}")
+        super().__init__(Kind.DATA_LOSS, f"{path}: {reason}; {self.hint}")
 
 
 class SqliteRecords:
