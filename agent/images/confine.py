@@ -39,6 +39,19 @@ class _Data(ctypes.Structure):
     )
 
 
+def keep_freed_memory() -> None:
+    """Tell malloc (glibc's) to reuse the stream's buffers instead of returning them to the kernel.
+
+    Else each piece of a layer is mapped, zeroed and unmapped: measured 4.1 s of system time for a
+    plain 950 MB layer, 1.4 s so.
+    """
+    mallopt = getattr(_libc, "mallopt", None)
+    if mallopt is not None:
+        mallopt(-3, 64 << 20)  # M_MMAP_THRESHOLD
+        mallopt(-1, 256 << 20)  # M_TRIM_THRESHOLD
+        mallopt(-8, 1)  # M_ARENA_MAX: the threads' buffers come from one heap
+
+
 def _check(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()

@@ -115,6 +115,7 @@ class Response:
         if self._done is not None:
             done, self._done = self._done, None
             reusable = self._raw.isclosed() and not self._raw.will_close
+            self._raw.close()  # it holds the socket's file when the connection has let go of it
             done(reusable=reusable)
 
 

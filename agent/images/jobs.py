@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from agent.engine.model import Progress
-from agent.errors import EngineError, Kind
+from agent.errors import EngineError, Kind, internal
 from agent.images import digest as digests
 from agent.images.cancel import Cancellation
 from agent.images.disk import Disk
@@ -26,8 +27,17 @@ _REPORT_EVERY = 0.1  # seconds between progress lines of a layer, as docker does
 _RESTARTS = 2  # whole downloads, when resuming may have mixed two versions of a blob
 
 Fetch = Callable[[Descriptor, Callable[[bytes], None], Cancellation], None]
-Commit = Callable[[str, str, Unpacked], None]  # diffID, staged folder, report
 Listener = Callable[[Progress], None]
+
+
+class LayerShelf(Protocol):
+    """Where finished layers go (any thread)."""
+
+    def has_layer(self, diff_id: str) -> bool: ...
+
+    def commit_layer(self, diff_id: str, staged: str, report: Unpacked) -> None:
+        """Make a verified layer usable; takes over (or removes) the staged folder."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,8 @@ class LayerJob:
         self.task = task
         self.cancel = Cancellation()
         self.done = threading.Event()
-        self.error: EngineError | None = None
+        # Replaced by a better one, or by None on success only.
+        self.error: EngineError | None = internal("failed to register layer")
         self._listeners: set[Listener] = set()
         self._lock = threading.Lock()
         self._said: Progress | None = None
@@ -85,13 +96,13 @@ class LayerJob:
 
 
 class LayerJobs:
-    """All jobs of one store.  `commit` makes a finished layer known (any thread)."""
+    """All jobs of one store."""
 
-    def __init__(self, disk: Disk, limits: Limits, parallel: int, commit: Commit) -> None:
+    def __init__(self, disk: Disk, shelf: LayerShelf, limits: Limits, parallel: int) -> None:
         self._disk = disk
         self._limits = limits
         self._slots = threading.Semaphore(parallel)
-        self._commit = commit
+        self._shelf = shelf
         self._jobs: dict[str, LayerJob] = {}
         self._lock = threading.Lock()
 
@@ -113,6 +124,7 @@ class LayerJobs:
             self._take_slot(job)
             try:
                 self._work(job)
+                job.error = None
             finally:
                 self._slots.release()
         except EngineError as error:
@@ -122,8 +134,6 @@ class LayerJobs:
                 Kind.INTERNAL, f"failed to register layer: {error.strerror or error}"
             )
         finally:
-            if job.error is None and not job.done.is_set() and job.cancel.requested:
-                job.error = EngineError(Kind.CANCELLED, "pull was cancelled")
             with self._lock:
                 if self._jobs.get(job.task.diff_id) is job:
                     del self._jobs[job.task.diff_id]
@@ -137,6 +147,10 @@ class LayerJobs:
             job.cancel.check()
 
     def _work(self, job: LayerJob) -> None:
+        if self._shelf.has_layer(job.task.diff_id):
+            # A job for it ended between the caller's look and this one's start.
+            job.say("Pull complete")
+            return
         for attempt in range(1, _RESTARTS + 1):
             try:
                 self._once(job)
@@ -158,7 +172,7 @@ class LayerJobs:
             finally:
                 worker.close()
             job.cancel.check()
-            self._commit(task.diff_id, staged, report)
+            self._shelf.commit_layer(task.diff_id, staged, report)
         except BaseException:
             self._disk.discard(staged)
             raise

@@ -121,6 +121,7 @@ class Pull:
         self._wanted = platforms.parse(request.platform, machine)
         self._progress = progress
         self._announced = False
+        self._answered = ""  # the endpoint that gave the manifest
 
     def run(self) -> Image:
         """Try the endpoints in order.  Raises the EngineError that tells most."""
@@ -133,7 +134,7 @@ class Pull:
             except EngineError as error:
                 self.cancel.check()
                 last = endpoint is endpoints[-1]
-                if error.kind in _NEVER_RETRIED or (not endpoint.mirror and error.kind in _FINAL):
+                if error.kind in _NEVER_RETRIED or self._is_final(endpoint, error):
                     raise
                 # An answer (no such image) tells more than "could not be reached".
                 if told is None or told.kind not in _FINAL:
@@ -144,12 +145,17 @@ class Pull:
                 connector.close()
         raise AssertionError("a reference without endpoints")
 
+    def _is_final(self, endpoint: Endpoint, error: EngineError) -> bool:
+        if endpoint.mirror:
+            return False
+        return error.kind in _FINAL or self._answered == endpoint.url
+
     def _from(self, endpoint: Endpoint, connector: Connector) -> Image:
         repository = Repository(
             connector, self._settings, endpoint, self._reference, self._request.auth
         )
         top = repository.manifest(self._reference.digest or self._reference.tag, self.cancel)
-        self._flights.known[self._reference.domain] = endpoint.url
+        self._answered = self._flights.known[self._reference.domain] = endpoint.url
         self._announce()
         fetched, decoded = self._choose(repository, top)
         raw_config = self._config(repository, decoded.config)

@@ -33,7 +33,7 @@ class ImageStore:
         self._shelf = shelf
         self._settings = settings
         self._machine = machine or os.uname().machine
-        self._jobs = LayerJobs(disk, settings.limits, settings.parallel_layers, shelf.commit_layer)
+        self._jobs = LayerJobs(disk, shelf, settings.limits, settings.parallel_layers)
         self._flights = Flights()
 
     # ------------------------------------------------------------------------------------- pull
@@ -149,6 +149,10 @@ class ImageStore:
     def _delete(self, image_id: str) -> list[Removed]:
         layers = self._shelf.remove_image(image_id)
         return [Removed(deleted=image_id)] + [Removed(deleted=chain_id) for chain_id in layers]
+
+    def reconfigure(self, settings: RegistrySettings) -> None:
+        """Pulls that begin from now on use these (the agent's SIGHUP)."""
+        self._settings = settings
 
     def close(self) -> None:
         """Wait for deletions that were begun."""

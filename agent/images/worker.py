@@ -95,6 +95,7 @@ def _names(paths: set[bytes]) -> list[str]:
 
 def unpack(task: dict[str, int | str]) -> dict[str, object]:
     """Confine, unpack, check the diffID; the report's members."""
+    confine.keep_freed_memory()
     if task["isal"]:
         sys.path.append(str(task["isal"]))
     head = _first_bytes()

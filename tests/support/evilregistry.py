@@ -123,7 +123,7 @@ def pad(data: bytes) -> bytes:
 END = b"\0" * 1024
 
 
-def config_for(layers: Iterable[Layer], **extra: object) -> bytes:
+def config_for(layers: Iterable[Layer], /, **extra: object) -> bytes:
     document: dict[str, object] = {
         "architecture": "amd64",
         "os": "linux",
@@ -134,7 +134,7 @@ def config_for(layers: Iterable[Layer], **extra: object) -> bytes:
     return json.dumps({**document, **extra}).encode()
 
 
-def manifest_for(layers: Iterable[Layer], config: bytes, **extra: object) -> bytes:
+def manifest_for(layers: Iterable[Layer], config: bytes, /, **extra: object) -> bytes:
     document: dict[str, object] = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,

@@ -297,12 +297,12 @@ def test_case_013_odd_names_times_and_duplicates(lab: Bench) -> None:
 )
 def test_case_013_owners_outside_uint32(lab: Bench, ids: dict[str, int]) -> None:
     info, data = member("x", b"1")
-    for key, value in ids.items():
-        info.pax_headers[key] = str(value)
+    info.pax_headers = {key: str(value) for key, value in ids.items()}
     refused(lab, tar([(info, data)]))
     number = next(iter(ids.values()))
     field = b"\x80" + number.to_bytes(8, "big", signed=True)[1:] if number >= 0 else b"\xff" * 8
-    refused(lab, raw_header(b"x", **{next(iter(ids)): field}) + END, "owner")
+    raw = raw_header(b"x", uid=field) if "uid" in ids else raw_header(b"x", gid=field)
+    refused(lab, raw + END, "owner")
 
 
 def test_case_013_sparse_files_are_refused(lab: Bench) -> None:
@@ -471,9 +471,9 @@ def make_tree(root: Path, rng: random.Random) -> None:
         if kind == 2:
             os.link(path, folder / f"hard{number}")
         os.chown(path, rng.randrange(3), rng.randrange(70000), follow_symlinks=False)
-    for folder, _, _ in os.walk(root):
-        os.chmod(folder, rng.choice([0o755, 0o1777, 0o2750]))
-        os.utime(folder, (1, rng.randrange(2**31)))
+    for found, _, _ in os.walk(root):
+        os.chmod(found, rng.choice([0o755, 0o1777, 0o2750]))
+        os.utime(found, (1, rng.randrange(2**31)))
 
 
 def describe(root: Path) -> dict[str, tuple[object, ...]]:
