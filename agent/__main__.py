@@ -5,7 +5,8 @@
     python -m agent [--config FILE] teardown                remove containers, network, $RUN
     python -m agent --version
 
-Signals: SIGTERM and SIGINT stop it in order (containers run on); SIGHUP reads the TLS files anew.
+Signals: SIGTERM and SIGINT stop it in order (containers run on); SIGHUP reads the TLS
+files and the configuration's registries and labels anew (all else needs a restart).
 
 Exit codes: 0 stopped in order; 1 an unexpected failure; 2 wrong usage; 69 cannot listen;
 75 another agent uses the data folder; 78 the configuration cannot be used (sysexits.h).
@@ -83,6 +84,7 @@ def _act(arguments: argparse.Namespace, config: Config, environ: Mapping[str, st
     from agent.server.tls import TlsError
     from agent.state.lock import LockedError
 
+    path = arguments.config or DEFAULT_PATH
     try:
         if arguments.command == "teardown":
             wiring.teardown(config, __version__)
@@ -95,7 +97,7 @@ def _act(arguments: argparse.Namespace, config: Config, environ: Mapping[str, st
         agent = wiring.compose(config, __version__)
         try:
             agent.engine.start()
-            asyncio.run(_serve(agent, environ))
+            asyncio.run(_serve(agent, path, environ))
         finally:
             agent.close()
     except LockedError as error:
@@ -128,7 +130,7 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(agent: Agent, environ: Mapping[str, str]) -> None:
+async def _serve(agent: Agent, path: str, environ: Mapping[str, str]) -> None:
     from agent import wiring
     from agent.server.serve import serve
 
@@ -138,8 +140,11 @@ async def _serve(agent: Agent, environ: Mapping[str, str]) -> None:
         loop.add_signal_handler(number, stop.set)
     pid_file = os.path.join(agent.config.run, "agent.pid")
 
+    def reload(server: Server) -> None:
+        _reload(server, agent, path)
+
     def ready(server: Server) -> None:
-        loop.add_signal_handler(signal.SIGHUP, _reload, server)
+        loop.add_signal_handler(signal.SIGHUP, reload, server)
         _write_pid(pid_file)
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.freeze()
@@ -154,15 +159,18 @@ async def _serve(agent: Agent, environ: Mapping[str, str]) -> None:
             os.unlink(pid_file)
 
 
-def _reload(server: Server) -> None:
+def _reload(server: Server, agent: Agent, path: str) -> None:
+    """SIGHUP: the TLS files, and of the configuration registries and labels."""
     from agent.server.tls import TlsError
 
     try:
+        config = load(path, optional=path == DEFAULT_PATH)
         server.reload()
-    except TlsError as error:
-        _log.error("keeping the old TLS files: %s", error)
-    else:
-        _log.info("read the TLS files anew")
+    except (ConfigError, TlsError) as error:
+        _log.error("keeping the old configuration and TLS files: %s", error)
+        return
+    agent.reconfigure(config)
+    _log.info("read configuration and TLS files anew")
 
 
 def _write_pid(path: str) -> None:

@@ -7,6 +7,7 @@ in; no other module knows two adapters.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import time
@@ -21,6 +22,7 @@ from agent.engine.engine import Engine
 from agent.host.tree import make_private
 from agent.images import open_store
 from agent.images.settings import RegistrySettings
+from agent.images.store import ImageStore
 from agent.net.network import BridgeNetwork, NetworkSettings, open_network
 from agent.runtime import RuntimeSettings, open_runtime
 from agent.server.listeners import Listener, TlsListener, UnixListener
@@ -52,9 +54,20 @@ class Agent:
     config: Config
     engine: Engine
     application: EngineApplication
+    images: ImageStore
     network: BridgeNetwork
     ports: Ports
     _closing: contextlib.ExitStack
+
+    def reconfigure(self, config: Config) -> None:
+        """What can change while it runs: mirrors, insecure registries, labels."""
+        self.images.reconfigure(registry_settings(config))
+        self.engine.facts = dataclasses.replace(
+            self.engine.facts,
+            registry_mirrors=config.registry_mirrors,
+            insecure_registries=config.insecure_registries,
+            labels=config.labels,
+        )
 
     def close(self) -> None:
         self._closing.close()
@@ -90,8 +103,8 @@ def compose(config: Config, version: str) -> Agent:
         host = facts.host_facts(config, runtime.name, version)
         engine = Engine(ports, host, Settings(root=config.root, boot_id=boot_id()))
         stack.callback(engine.close)
-        application = EngineApplication(engine, clock.now)
-        return Agent(config, engine, application, network, ports, stack.pop_all())
+        application = EngineApplication(engine, clock.now, config.dns)
+        return Agent(config, engine, application, images, network, ports, stack.pop_all())
 
 
 def boot_id() -> str:
@@ -112,8 +125,6 @@ def runtime_settings(config: Config) -> RuntimeSettings:
     )
     if not config.init_path:
         return settings
-    import dataclasses
-
     return dataclasses.replace(settings, init_paths=(config.init_path,))
 
 

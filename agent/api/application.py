@@ -18,11 +18,14 @@ from agent.wire.http import Answer, Body, Handling, Request
 class EngineApplication:
     """`agent.wire.http.Application` for the Engine API.
 
-    `now`: wall-clock ns since the epoch.
+    `now`: wall-clock ns since the epoch.  `default_dns`: the configuration's name servers for
+    containers.
     """
 
-    def __init__(self, backend: Backend, now: Callable[[], int]) -> None:
-        self._api = Api(backend, now)
+    def __init__(
+        self, backend: Backend, now: Callable[[], int], default_dns: tuple[str, ...] = ()
+    ) -> None:
+        self._api = Api(backend, now, default_dns)
         self._router = Router()
         self._headers: Final = (
             ("Api-Version", CURRENT_TEXT),

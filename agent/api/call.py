@@ -12,10 +12,12 @@ from agent.wire.http import Answer, Body, Query, Request
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """What handlers act on.  `now` is wall-clock ns since the epoch."""
+    """What handlers act on.  `now` is wall-clock ns since the epoch; `default_dns` the name servers
+    of containers that ask for none."""
 
     backend: Backend
     now: Callable[[], int]
+    default_dns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

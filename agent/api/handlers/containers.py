@@ -27,6 +27,10 @@ def network_ids(api: Api) -> dict[str, str]:
 
 def create(api: Api, call: Call) -> Answer:
     request = create_request(call.body.json(), call.query.get("name"), call.query.get("platform"))
+    if api.default_dns and not request.host_config.dns:
+        # Inspect shows HostConfig as given, without these: so does Docker Engine.
+        host = dataclasses.replace(request.host_config, dns=api.default_dns)
+        request = dataclasses.replace(request, host_config=host)
     created = api.backend.containers.create(request)
     return json_reply({"Id": created.id, "Warnings": list(created.warnings)}, 201)
 

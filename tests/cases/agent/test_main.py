@@ -268,12 +268,16 @@ def test_tls_serves_and_sighup_takes_up_new_files(agent, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["ApiVersion"] == "1.51"
     trust.new_server()
+    agent.config["registry_mirrors"] = ["http://10.0.0.1:5000"]
+    agent.command()  # writes the file
     process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "read the TLS files anew" in agent.log(), 10, "log line")
+    wait_until(lambda: "read configuration and TLS files anew" in agent.log(), 10, "log line")
     assert curl_over_tls(agent, trust).returncode == 0
+    info = json.loads(agent.ask("GET", "/info")[1])
+    assert info["RegistryConfig"]["Mirrors"] == ["http://10.0.0.1:5000"]
     (tmp_path / "server.pem").write_text("broken")
     process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "keeping the old TLS files" in agent.log(), 10, "log line")
+    wait_until(lambda: "keeping the old configuration" in agent.log(), 10, "log line")
     assert agent.answers()
 
 

@@ -88,6 +88,17 @@ def test_create(ask, backend):
     assert (request.name, request.config.image, request.platform) == ("web", "x", "linux/amd64")
 
 
+def test_name_servers_of_the_configuration(backend):
+    application = EngineApplication(backend, lambda: NOW, ("9.9.9.9",))
+    for given, used in (([], ("9.9.9.9",)), (["1.1.1.1"], ("1.1.1.1",))):
+        request = Request("POST", "", "/containers/create")
+        body = json.dumps({"Image": "x", "HostConfig": {"Dns": given}}).encode()
+        application.resolve(request).handler(request, Body(body))
+        created = backend.containers.calls[-1][1]
+        assert created.host_config.dns == used
+        assert created.given_host_config["Dns"] == given
+
+
 def test_create_is_checked_before_anything_is_done(ask, backend):
     for body in (None, {"Image": 1}, {"Image": "x", "HostConfig": {"Links": ["a"]}}):
         with pytest.raises(EngineError):
