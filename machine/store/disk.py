@@ -147,9 +147,21 @@ class Store:
             record = record.with_changes(imported=False)
         folder = self.paths.machine(record.name)
         self.prepare()
-        files.ensure_dir(folder)
         with self._record_lock(record.name):
-            files.write_atomic(folder / RECORD, codec.encode(record), backup=True)
+            if folder.is_dir():
+                files.write_atomic(folder / RECORD, codec.encode(record), backup=True)
+            else:
+                self._save_first(folder, codec.encode(record))
+
+    def _save_first(self, folder: Path, data: bytes) -> None:
+        """Folder and record appear together: a kill leaves no folder that blocks the name."""
+        fresh = self.paths.machines / f".new-{folder.name}"
+        if fresh.exists():
+            shutil.rmtree(fresh)
+        files.ensure_dir(fresh)
+        files.write_atomic(fresh / RECORD, data)
+        fresh.rename(folder)
+        files.sync_dir(self.paths.machines)
 
     def update(self, name: str, change: Callable[[MachineRecord], MachineRecord]) -> MachineRecord:
         """Read, change and write a record with no other writer in between (case 163)."""

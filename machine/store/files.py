@@ -36,7 +36,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = FILE_MODE, backup: bool
         if backup and path.exists():
             _keep_backup(path)
         temp.replace(path)
-        _sync_dir(path.parent)
+        sync_dir(path.parent)
     except OSError as err:
         temp.unlink(missing_ok=True)
         raise MachineError(f"Cannot write {path}", details=err.strerror or str(err)) from err
@@ -47,7 +47,7 @@ def create_exclusive(path: Path, data: bytes, *, mode: int = FILE_MODE) -> None:
     with _created(path, mode) as fd:
         _write_all(fd, data)
         os.fsync(fd)
-    _sync_dir(path.parent)
+    sync_dir(path.parent)
 
 
 def read_limited(path: Path, limit: int) -> bytes:
@@ -89,7 +89,8 @@ def _keep_backup(path: Path) -> None:
     spare.unlink(missing_ok=True)  # rename(2) of two links to one file leaves both
 
 
-def _sync_dir(path: Path) -> None:
+def sync_dir(path: Path) -> None:
+    """Make a rename or a new name in the folder outlive a power cut."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -111,8 +111,9 @@ def _bundle(name: str, data: bytes) -> bool:
     if not target.is_dir():
         if not data:
             raise HostError("the agent is not on the host and was not sent")
-        temp = OPT / f".{name}.{os.getpid()}"
-        shutil.rmtree(temp, ignore_errors=True)
+        for left in OPT.glob(".agent-*"):  # by a run that was killed
+            shutil.rmtree(left)
+        temp = OPT / f".{name}"
         _unpack(data, temp)
         compileall.compile_dir(str(temp), quiet=2, stripdir=str(temp), prependdir=str(target))
         temp.rename(target)

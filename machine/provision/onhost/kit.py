@@ -6,14 +6,16 @@ lines: one object a line out, answers (to `ask`) one object a line in.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ENV = {
@@ -159,10 +161,31 @@ def json_bytes(doc: Mapping[str, object]) -> bytes:
     return (json.dumps(doc, indent=2) + "\n").encode()
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One run at a time: that of a laptop which was killed goes on until it notices.
+
+    The lock is an abstract socket: it leaves no file and ends with the process.
+    """
+    with socket.socket(socket.AF_UNIX) as lock:
+
+        def taken() -> bool:
+            try:
+                lock.bind("\0machine-provision")
+            except OSError:
+                return False
+            return True
+
+        if not until(taken, 120.0):
+            raise HostError("another provisioning of this host does not end")
+        yield
+
+
 def perform(body: Callable[[], None]) -> None:
     """Run the whole thing; an expected failure is told in one line, with status 1."""
     try:
-        body()
+        with _alone():
+            body()
     except HostError as err:
         tell(error=err.message, details=err.details)
     except OSError as err:
