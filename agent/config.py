@@ -236,16 +236,21 @@ def _section(table: Mapping[str, Reader], value: object, where: str) -> dict[str
     return decoded
 
 
+def _built(kind: Callable[..., T], values: Mapping[str, object]) -> T:
+    """The dataclass of what the table's readers have checked."""
+    return kind(**values)
+
+
 def _tcp(value: object, where: str) -> Tcp:
     decoded = _section(_TCP, value, where)
     for key in ("ca", "cert", "key"):
         if key not in decoded:
             raise ConfigError(f'"{where}.{key}" is missing: there is no API over TCP without TLS')
-    return Tcp(**decoded)  # type: ignore[arg-type]
+    return _built(Tcp, decoded)
 
 
 def _bridge(value: object, where: str) -> BridgeConfig:
-    return BridgeConfig(**_section(_BRIDGE, value, where))  # type: ignore[arg-type]
+    return _built(BridgeConfig, _section(_BRIDGE, value, where))
 
 
 _TOP: Final[Mapping[str, Reader]] = {
@@ -276,7 +281,7 @@ def parse(text: str) -> Config:
         line = getattr(error, "lineno", None)
         where = f" (line {line})" if line else ""
         raise ConfigError(f"not valid JSON{where}") from error
-    config = Config(**_section(_TOP, document, ""))  # type: ignore[arg-type]
+    config = _built(Config, _section(_TOP, document, ""))
     if config.root == config.run:
         raise ConfigError('"root" and "run" must be different folders')
     if config.unix_socket is None and config.tcp is None:

@@ -10,6 +10,7 @@ from agent.api.schema.fields import (
     Field,
     Table,
     boolean,
+    built,
     integer,
     key_set,
     text,
@@ -65,7 +66,7 @@ CONTAINER_CONFIG: Final = Table(
 
 def container_config(document: Document) -> ContainerConfig:
     """Decodes and checks.  Raises EngineError: INVALID, NOT_IMPLEMENTED."""
-    config = ContainerConfig(**CONTAINER_CONFIG.decode(document))  # type: ignore[arg-type]
+    config = built(ContainerConfig, CONTAINER_CONFIG.decode(document))
     if not config.image:
         raise invalid("no image specified")
     for one in config.env:

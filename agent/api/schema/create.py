@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, cast
 
 from agent.api.backend import CreateRequest
 from agent.api.schema.config import CONTAINER_CONFIG, container_config
@@ -89,9 +89,9 @@ def create_request(document: object, name: str, platform: str) -> CreateRequest:
 def _check_networking(value: object, host: HostConfig) -> None:
     """Only the default endpoint of the network that HostConfig.NetworkMode names is served."""
     decoded = NETWORKING_CONFIG.decode(value)
-    endpoints = decoded.get("endpoints", {})
+    endpoints = cast("Document", decoded.get("endpoints", {}))
     mode = "bridge" if host.network_mode == "default" else host.network_mode
-    for name, settings in endpoints.items():  # type: ignore[attr-defined]
+    for name, settings in endpoints.items():
         where = f"NetworkingConfig.EndpointsConfig.{name}"
         if name not in {mode, "default"}:
             raise not_served(where)

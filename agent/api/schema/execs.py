@@ -10,6 +10,7 @@ from agent.api.schema.fields import (
     Field,
     Table,
     boolean,
+    built,
     integers,
     text,
     text_or_texts,
@@ -57,7 +58,7 @@ class ExecStart:
 def exec_config(document: object) -> ExecConfig:
     """Raises EngineError (INVALID)."""
     decoded = {"cmd": (), **EXEC_CONFIG.decode({} if document is None else document)}
-    config = ExecConfig(**decoded)  # type: ignore[arg-type]
+    config = built(ExecConfig, decoded)
     if not config.cmd:
         raise invalid("No exec command specified")
     for one in config.env:
@@ -68,7 +69,7 @@ def exec_config(document: object) -> ExecConfig:
 
 def exec_start(document: object) -> ExecStart:
     """Raises EngineError (INVALID)."""
-    start = ExecStart(**EXEC_START.decode({} if document is None else document))  # type: ignore[arg-type]
+    start = built(ExecStart, EXEC_START.decode({} if document is None else document))
     if start.console_size and len(start.console_size) != 2:
         raise invalid("invalid JSON: ConsoleSize must have two elements")
     return start

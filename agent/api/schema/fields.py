@@ -181,6 +181,11 @@ class Table:
         return decoded
 
 
+def built(kind: Callable[..., T], attributes: Mapping[str, object]) -> T:
+    """The dataclass of decoded attributes; their types are the tables' word."""
+    return kind(**attributes)
+
+
 def is_zero(value: object) -> bool:
     """Go's zero value, or nothing but zero values within."""
     if isinstance(value, Mapping):

@@ -13,6 +13,7 @@ from agent.api.schema.fields import (
     Table,
     array_of,
     boolean,
+    built,
     integer,
     integers,
     not_served,
@@ -50,7 +51,7 @@ ULIMIT: Final = Table(
 
 
 def _restart_policy(value: object, where: str) -> RestartPolicy:
-    policy = RestartPolicy(**RESTART_POLICY.decode(value, where))  # type: ignore[arg-type]
+    policy = built(RestartPolicy, RESTART_POLICY.decode(value, where))
     if policy.name not in {"", "no", "always", "unless-stopped", "on-failure"}:
         raise invalid(
             f"invalid restart policy: unknown policy '{printable(policy.name)}'; "
@@ -79,7 +80,7 @@ def _device(value: object, where: str) -> DeviceMapping:
 
 def _ulimit(value: object, where: str) -> Ulimit:
     decoded = {"name": "", "soft": 0, "hard": 0, **ULIMIT.decode(value, where)}
-    limit = Ulimit(**decoded)  # type: ignore[arg-type]
+    limit = built(Ulimit, decoded)
     if limit.name not in ULIMIT_NAMES:
         raise invalid(f"invalid ulimit type: {printable(limit.name)}")
     if limit.hard != -1 and (limit.soft > limit.hard or limit.soft == -1):
@@ -263,9 +264,9 @@ _RESOURCE_NAMES: Final = frozenset(field.name for field in dataclass_fields(Reso
 def host_config(document: Document) -> HostConfig:
     """Decodes and checks.  Raises EngineError: INVALID, NOT_IMPLEMENTED."""
     decoded = HOST_CONFIG.decode(document)
-    decoded.update(decoded.pop("log_config", {}))  # type: ignore[call-overload]
+    decoded.update(cast("Document", decoded.pop("log_config", {})))
     limits = {name: decoded.pop(name) for name in _RESOURCE_NAMES & decoded.keys()}
-    config = HostConfig(**decoded, resources=Resources(**limits))  # type: ignore[arg-type]
+    config = built(HostConfig, {**decoded, "resources": built(Resources, limits)})
     _check(config)
     _check_resources(config.resources)
     return config

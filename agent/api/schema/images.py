@@ -8,7 +8,7 @@ import json
 import logging
 from typing import Final
 
-from agent.api.schema.fields import Document, Field, Table, text
+from agent.api.schema.fields import Document, Field, Table, built, text
 from agent.api.schema.times import SECOND, ZERO_TIME, parse_rfc3339
 from agent.api.version import Version
 from agent.engine.model import Image, ImageConfig, Progress, RegistryAuth
@@ -42,7 +42,7 @@ def registry_auth(header: str) -> RegistryAuth | None:
     padded += "=" * (-len(padded) % 4)
     try:
         document = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        auth = RegistryAuth(**AUTH_CONFIG.decode(document))  # type: ignore[arg-type]
+        auth = built(RegistryAuth, AUTH_CONFIG.decode(document))
     except (binascii.Error, ValueError, RecursionError, EngineError):
         log.warning("ignored an X-Registry-Auth header that can't be read")
         return None

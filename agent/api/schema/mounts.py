@@ -10,6 +10,7 @@ from agent.api.schema.fields import (
     Table,
     array_of,
     boolean,
+    built,
     integer,
     not_served,
     text,
@@ -90,7 +91,7 @@ def _mount(value: object, where: str) -> MountRequest:
     for options in ("bind", "volume", "tmpfs"):
         parts.update(cast("Document", decoded.pop(options, {})))
     parts.update(cast("Document", parts.pop("driver_config", {})))
-    return MountRequest(**{**decoded, **parts})  # type: ignore[arg-type]
+    return built(MountRequest, {**decoded, **parts})
 
 
 def _check(decoded: Document, kind: str) -> None:
