@@ -6,6 +6,7 @@ download, and it is cancelled when the last of them has gone (security.md case 3
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -130,8 +131,10 @@ class LayerJobs:
         except EngineError as error:
             job.error = error
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             job.error = EngineError(
-                Kind.INTERNAL, f"failed to register layer: {error.strerror or error}"
+                Kind.NO_SPACE if full else Kind.INTERNAL,
+                f"failed to register layer: {error.strerror or error}",
             )
         finally:
             with self._lock:

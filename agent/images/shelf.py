@@ -92,17 +92,17 @@ class LocalShelf:
         if not pulled.reference.digest:
             refs.insert(0, Ref(name, f":{pulled.reference.tag}", pulled.image_id))
         with self.lock:
-            old = self._metadata.ref(name, refs[0].suffix)
-            known = self._metadata.manifest(pulled.image_id) is not None
-            whole = known and self._is_whole(pulled)
-        changed = old is None or old.image_id != pulled.image_id
-        if not whole:
-            for digest, raw in pulled.documents:
-                if not self._disk.has_blob(digest):
-                    self.keep_document(digest, raw)
-            self._disk.sync()
+            ready = self._is_whole(pulled)
+        if not ready:
+            self._write_documents(pulled)
+            self._disk.sync()  # outside the lock: it may take seconds
         with self.lock:
-            if changed or not whole or self._metadata.ref(name, refs[-1].suffix) is None:
+            # A removal may have come between: layers are held, documents are not.
+            if self._write_documents(pulled):
+                self._disk.sync()
+            old = self._metadata.ref(name, refs[0].suffix)
+            changed = old is None or old.image_id != pulled.image_id
+            if changed or not ready or not self._is_whole(pulled) or not self._known(refs):
                 self._metadata.add_image(
                     pulled.image_id,
                     pulled.manifest_digest,
@@ -112,11 +112,19 @@ class LocalShelf:
                 )
             return self.image(pulled.image_id), changed
 
+    def _write_documents(self, pulled: Pulled) -> bool:
+        missing = [part for part in pulled.documents if not self._disk.has_blob(part[0])]
+        for digest, raw in missing:
+            self.keep_document(digest, raw)
+        return bool(missing)
+
     def _is_whole(self, pulled: Pulled) -> bool:
         layers = self._metadata.image_layers(pulled.image_id)
-        return len(layers) == len(pulled.config.diff_ids) and all(
-            self._disk.has_blob(digest) for digest, _ in pulled.documents
-        )
+        known = self._metadata.manifest(pulled.image_id) is not None
+        return known and len(layers) == len(pulled.config.diff_ids)
+
+    def _known(self, refs: list[Ref]) -> bool:
+        return all(self._metadata.ref(ref.name, ref.suffix) == ref for ref in refs)
 
     def image(self, image_id: str) -> Image:
         """NOT_FOUND when there is none, DATA_LOSS when its config is damaged."""
@@ -242,6 +250,11 @@ class LocalShelf:
         for digest in list(self._disk.blob_digests()):
             if digest not in wanted:
                 self._disk.remove_blob(digest)
+
+    def close(self) -> None:
+        """Close the database; nothing works after it."""
+        with self.lock:
+            self._metadata.close()
 
     def recover(self) -> None:
         """At start, before anything else: rows and folders agree again."""

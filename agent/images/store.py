@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 
 from agent.engine.model import Image, Progress, RegistryAuth
 from agent.engine.ports import Removed
-from agent.errors import EngineError, cancelled, conflict, internal
+from agent.errors import EngineError, cancelled, conflict, internal, no_space
 from agent.images import digest as digests
 from agent.images import reference
 from agent.images.disk import Disk
@@ -155,8 +157,9 @@ class ImageStore:
         self._settings = settings
 
     def close(self) -> None:
-        """Wait for deletions that were begun."""
+        """Wait for deletions that were begun, and close the database."""
         self._disk.reaper.close()
+        self._shelf.close()
 
 
 class _Outcome:
@@ -191,6 +194,10 @@ class _Outcome:
             progress(line)
 
     def result(self) -> Image:
+        if isinstance(self._error, OSError):
+            raise _host_trouble(self._error) from self._error
+        if isinstance(self._error, sqlite3.Error):
+            raise internal(f"the image database failed: {self._error}") from self._error
         if self._error is not None:
             raise self._error
         if self._image is None:
@@ -208,6 +215,11 @@ def single_reference(refs: Sequence[Ref]) -> bool:
     names = {ref.name for ref in refs if ref.canonical}
     first = tags[0] if tags else refs[0]
     return names == {first.name}
+
+
+def _host_trouble(error: OSError) -> EngineError:
+    text = f"failed to store the image: {error.strerror or error}"
+    return no_space(text) if error.errno in (errno.ENOSPC, errno.EDQUOT) else internal(text)
 
 
 def _parse(text: str) -> reference.Reference:

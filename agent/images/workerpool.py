@@ -14,6 +14,7 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import util
 
 from agent.errors import EngineError, Kind, data_loss, internal, invalid, no_space
@@ -194,6 +195,7 @@ def _failure(kind: str, text: str) -> EngineError:
     return EngineError(Kind.INTERNAL, f"failed to register layer: {text}")
 
 
+@cache
 def _isal_folder() -> str:
     """Where python-isal is installed, for the worker, which has no site packages; "" without."""
     found = util.find_spec("isal")

@@ -500,6 +500,8 @@ def test_case_036_a_cut_blob_resumes(host: Host, evil: EvilRegistry, honours_ran
 
 
 def test_case_037_fifty_clients_share_downloads(host: Host, evil: EvilRegistry) -> None:
+    host.settings = RegistrySettings(certificates=())  # no time-out while the blobs are held back
+    host.reopen()
     layers = [layer(tar([member(f"f{n}", os.urandom(200_000))])) for n in range(4)]
     evil.image("x", "latest", layers)
     slow = threading.Event()
