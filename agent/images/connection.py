@@ -49,13 +49,13 @@ class TlsError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One GET, HEAD or POST.  `verify` False only for registries on the insecure list."""
+    """One GET, HEAD or POST.  `insecure` only for registries on the operator's list."""
 
     url: str
     headers: Mapping[str, str]
     method: str = "GET"
     body: bytes | None = None
-    verify: bool = True
+    insecure: bool = False
     guarded: bool = False  # even the first hop must pass the address guard (token realms)
 
 
@@ -176,12 +176,14 @@ class Connector:
         foreign: bool,
     ) -> Response:
         where = origin(parts)
-        key = (where, request.verify and not foreign)
+        key = (where, request.insecure and not foreign)
         idle = self._idle.get(key, [])
         while idle:
             with suppress(IndexError, TransientError):  # an idle connection may be dead
                 return self._send(idle.pop(), parts, request, headers, (key, cancel))
-        connection = self._dial(where, cancel, foreign=foreign, verify=request.verify or foreign)
+        connection = self._dial(
+            where, cancel, foreign=foreign, insecure=request.insecure and not foreign
+        )
         return self._send(connection, parts, request, headers, (key, cancel))
 
     def _send(
@@ -220,7 +222,9 @@ class Connector:
             done(reusable=False)
             raise
 
-    def _dial(self, where: Origin, cancel: Cancellation, *, foreign: bool, verify: bool) -> _Plain:
+    def _dial(
+        self, where: Origin, cancel: Cancellation, *, foreign: bool, insecure: bool
+    ) -> _Plain:
         scheme, host, port = where
         cancel.check()
         try:
@@ -240,7 +244,7 @@ class Connector:
             self._home.update(addresses.plain(target) for target in targets)
         sock = self._connect(targets, where, cancel)
         if scheme == "https":
-            sock = self._handshake(sock, where, cancel, verify=verify)
+            sock = self._handshake(sock, where, cancel, insecure=insecure)
         sock.settimeout(self._timeouts.stall)
         return _Plain(host, port, sock)
 
@@ -268,9 +272,9 @@ class Connector:
         raise TransientError(message, reached=False) from failure
 
     def _handshake(
-        self, sock: socket.socket, where: Origin, cancel: Cancellation, *, verify: bool
+        self, sock: socket.socket, where: Origin, cancel: Cancellation, *, insecure: bool
     ) -> socket.socket:
-        context = tls_context(self._settings.certificates, where[1], where[2], verify=verify)
+        context = tls_context(self._settings.certificates, where[1], where[2], insecure=insecure)
         sock.settimeout(self._timeouts.stall)
         try:
             with cancel.on_cancel(lambda: _shut(sock)):
@@ -296,11 +300,11 @@ class Connector:
             raise
 
 
-def tls_context(folders: Iterable[str], host: str, port: int, *, verify: bool) -> ssl.SSLContext:
+def tls_context(folders: Iterable[str], host: str, port: int, *, insecure: bool) -> ssl.SSLContext:
     """System roots plus `FOLDER/HOST[:PORT]/*.crt`; client pairs are `*.cert` with `*.key`."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not verify:
+    if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     for folder in folders:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Protocol, cast
+from functools import partial
+from typing import NamedTuple, Protocol, cast
 
 PIECE = 1 << 20
 Read = Callable[[], bytes]  # some bytes, b"" at the end
@@ -47,20 +48,28 @@ class Inflater(Protocol):
     def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
 
 
+class Codec(NamedTuple):
+    """A gzip implementation: what makes a decoder for one member, and what it raises."""
+
+    make: Callable[[], Inflater]
+    error: type[Exception]
+
+
 def _zlib() -> Inflater:
     return zlib.decompressobj(wbits=31)
 
 
-def inflater() -> Callable[[], Inflater]:
-    """Makes decoders for one gzip member: isal's (twice as fast) where it can be imported."""
+def gzip_codec() -> Codec:
+    """isal's (twice as fast) where it can be imported, else the standard library's."""
     try:
         from isal import isal_zlib
     except ImportError:
-        return _zlib
-    return lambda: cast("Inflater", isal_zlib.decompressobj(wbits=31))
+        return Codec(_zlib, zlib.error)
+    make = partial(isal_zlib.decompressobj, wbits=31)
+    return Codec(cast("Callable[[], Inflater]", make), isal_zlib.error)
 
 
-def gunzip(read: Read, make: Callable[[], Inflater]) -> Iterator[bytes]:
+def gunzip(read: Read, codec: Codec) -> Iterator[bytes]:
     """Inflate all members; NUL padding after the last is allowed, other garbage is not."""
     data = read()
     while data:
@@ -68,17 +77,17 @@ def gunzip(read: Read, make: Callable[[], Inflater]) -> Iterator[bytes]:
             data += more
         if not data.startswith(b"\x1f\x8b"):
             raise DecompressError("garbage after the gzip stream")
-        stream = make()
-        yield from _inflate_member(stream, data, read)
+        stream = codec.make()
+        yield from _inflate_member(stream, codec, data, read)
         data = (stream.unused_data or read()).lstrip(b"\0") or _skip_padding(read)
 
 
-def _inflate_member(stream: Inflater, data: bytes, read: Read) -> Iterator[bytes]:
+def _inflate_member(stream: Inflater, codec: Codec, data: bytes, read: Read) -> Iterator[bytes]:
     finished = False
     while not finished:
         try:
             piece = stream.decompress(data, PIECE)
-        except Exception as error:
+        except codec.error as error:
             raise DecompressError(f"damaged gzip stream: {error}") from error
         if piece:
             yield piece

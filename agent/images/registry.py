@@ -40,7 +40,7 @@ class Endpoint:
 
     url: str
     mirror: bool = False
-    verify: bool = True
+    insecure: bool = False  # on the operator's list: any certificate will do
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def endpoints(
     host, port = parts.hostname or "", parts.port or 443
     if addresses.insecure(host, port, settings.insecure):
         both = (
-            Endpoint(f"https://{reference.domain}", verify=False),
+            Endpoint(f"https://{reference.domain}", insecure=True),
             Endpoint(f"http://{reference.domain}"),
         )
         return both[::-1] if known.get(reference.domain) == both[1].url else both
@@ -210,7 +210,7 @@ class Repository:
             sent.update(headers)
             if self._authorization and time.monotonic() < self._expires:
                 sent["Authorization"] = self._authorization
-            request = Request(url, sent, verify=self.endpoint.verify)
+            request = Request(url, sent, insecure=self.endpoint.insecure)
             response = self._connector.open(request, cancel)
             if response.status in (200, 206):
                 return response
@@ -252,7 +252,9 @@ class Repository:
         method = "POST" if wanted.body is not None else "GET"
         same_host = urlsplit(challenge.realm).hostname == urlsplit(self.endpoint.url).hostname
         response = self._connector.open(
-            Request(wanted.url, headers, method, wanted.body, self.endpoint.verify, not same_host),
+            Request(
+                wanted.url, headers, method, wanted.body, self.endpoint.insecure, not same_host
+            ),
             cancel,
         )
         try:
@@ -304,7 +306,7 @@ class Repository:
 
     def _retried(self, action: Callable[[], _T], cancel: Cancellation) -> _T:
         attempts = self._settings.timeouts.attempts
-        if self.endpoint.mirror or not self.endpoint.verify:
+        if self.endpoint.mirror or self.endpoint.insecure:
             attempts = min(2, attempts)  # there is another endpoint to try
         attempt = 0
         while True:

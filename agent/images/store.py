@@ -175,8 +175,8 @@ class _Outcome:
     def _run(self) -> None:
         try:
             self._image = self._pull.run()
-        except Exception as error:  # noqa: BLE001 - raised again in the client's thread
-            self._error = error
+        except (EngineError, OSError, sqlite3.Error) as error:
+            self._error = error  # raised again in the client's thread
         finally:
             self._lines.put(None)
 

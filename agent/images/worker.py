@@ -39,9 +39,10 @@ class _Ahead:
         try:
             for piece in self._pieces:
                 self._put(piece)
-            self._put(None)
-        except BaseException as error:  # noqa: BLE001 - handed to the reader, which raises it
+        except (OSError, MemoryError, decompress.DecompressError) as error:
             self._put(error)
+        finally:
+            self._put(None)  # after anything unforeseen too: then the diffID is wrong
 
     def _put(self, item: bytes | BaseException | None) -> None:
         with self._changed:
@@ -83,7 +84,7 @@ def _pieces(head: bytes, kind: str, window_log: int) -> Iterator[bytes]:
         return pending.pop() if pending else _read_some()
 
     if kind == "gzip":
-        return decompress.gunzip(read, decompress.inflater())
+        return decompress.gunzip(read, decompress.gzip_codec())
     if kind == "zstd":
         return decompress.unzstd(read, decompress.load_zstd(), window_log)
     return iter(read, b"")

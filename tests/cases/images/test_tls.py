@@ -55,11 +55,11 @@ def server_context(folder: Path, name: str, days: int = 1) -> ssl.SSLContext:
     return context
 
 
-def get(evil: EvilRegistry, folder: Path, *, verify: bool = True) -> int:
+def get(evil: EvilRegistry, folder: Path, *, insecure: bool = False) -> int:
     settings = RegistrySettings(timeouts=QUICK, certificates=(str(folder),))
     connector = Connector(settings, Cancellation())
     try:
-        response = connector.open(Request(f"https://{evil.address}/x", {}, verify=verify))
+        response = connector.open(Request(f"https://{evil.address}/x", {}, insecure=insecure))
         response.close()
         return response.status
     finally:
@@ -76,7 +76,7 @@ def test_case_039_custom_ca_folder(folder: Path) -> None:
         evil.script("/x", Reply(204))
         with pytest.raises(TlsError, match="self-signed certificate"):
             get(evil, folder)
-        assert get(evil, folder, verify=False) == 204
+        assert get(evil, folder, insecure=True) == 204
         trusted = folder / evil.address
         trusted.mkdir()
         (trusted / "ca.crt").write_bytes((folder / "ca.crt").read_bytes())
@@ -103,14 +103,14 @@ def test_case_039_old_tls_is_refused(folder: Path) -> None:
     with pytest.warns(DeprecationWarning, match="TLS"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with EvilRegistry(tls=context) as evil, pytest.raises(TlsError):
-        get(evil, folder, verify=False)
+        get(evil, folder, insecure=True)
 
 
 def test_case_029_https_never_redirects_to_http(folder: Path) -> None:
     with EvilRegistry() as plain, EvilRegistry(tls=server_context(folder, "127.0.0.2")) as evil:
         evil.script("/x", Reply(302, headers={"Location": f"http://{plain.address}/x"}))
         with pytest.raises(EngineError, match="from https to http") as caught:
-            get(evil, folder, verify=False)
+            get(evil, folder, insecure=True)
         assert caught.value.kind is Kind.FORBIDDEN
         assert plain.accepted == 0
 
