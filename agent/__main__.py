@@ -8,7 +8,8 @@
 Signals: SIGTERM and SIGINT stop it in order (containers run on); SIGHUP reads the TLS
 files and the configuration's registries and labels anew (all else needs a restart).
 
-Exit codes: 0 stopped in order; 1 an unexpected failure; 2 wrong usage; 69 cannot listen;
+Exit codes: 0 stopped in order; 1 an unexpected failure; 2 wrong usage; 3 the database is
+damaged (the message says what to do); 69 cannot listen;
 75 another agent uses the data folder; 78 the configuration cannot be used (sysexits.h).
 """
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from agent.server.serve import Server
     from agent.wiring import Agent
 
-OK, FAILED, USAGE, UNAVAILABLE, BUSY, BAD_CONFIG = 0, 1, 2, 69, 75, 78
+OK, FAILED, USAGE, DAMAGED, UNAVAILABLE, BUSY, BAD_CONFIG = 0, 1, 2, 3, 69, 75, 78
 
 _log = logging.getLogger("agent")
 
@@ -83,6 +84,7 @@ def _act(arguments: argparse.Namespace, config: Config, environ: Mapping[str, st
     from agent.server.listeners import ListenError
     from agent.server.tls import TlsError
     from agent.state.lock import LockedError
+    from agent.state.records import StateDamagedError
 
     path = arguments.config or DEFAULT_PATH
     try:
@@ -104,6 +106,8 @@ def _act(arguments: argparse.Namespace, config: Config, environ: Mapping[str, st
         return _say(error, BUSY)
     except (ListenError, TlsError) as error:
         return _say(error, UNAVAILABLE)
+    except StateDamagedError as error:
+        return _say(error, DAMAGED)
     except (EngineError, OSError) as error:
         return _say(error, FAILED)
     return OK

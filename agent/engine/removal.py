@@ -72,8 +72,8 @@ class Removal:
         self._clean(row, identity, detail)
         core.event(container, "destroy")
         core.attachments.end(identity)
-        state = container.state
-        core.waits.removed(identity, WaitResult(state.exit_code, state.error))
+        # no error here, as in docker: whoever started it has had it, and would print it twice
+        core.waits.removed(identity, WaitResult(container.state.exit_code))
 
     def redo(self, row: int, identity: str, detail: Mapping[str, str]) -> None:
         """A "remove" intent that a dead agent left."""

@@ -10,6 +10,7 @@ from machine.cli.grammar import Command
 from machine.cli.session import Session
 from machine.errors import MachineError
 from machine.gotemplate import render
+from machine.store import legacy
 
 
 @click.command(cls=Command)
@@ -21,8 +22,9 @@ def inspect(session: Session, template: str, names: tuple[str, ...]) -> None:
     if len(names) > 1:
         raise MachineError("Error: Expected one machine name as an argument")
     name = session.name_or_default(names[0] if names else None)
-    session.store.load(name)  # its error says what is wrong with the record
-    document = json.loads(session.store.record_lines(name))
+    record = session.store.load(name)
+    folder, certs = session.store.machine_dir(name), session.store.paths.certs
+    document = legacy.document(record, str(folder), str(certs))
     if template:
         session.say(render(template.replace("\\n", "\n").replace("\\t", "\t"), document))
     else:
