@@ -19,6 +19,7 @@ import signal
 import socket
 import struct
 import termios
+import threading
 import time
 import tty
 from collections.abc import Callable, Sequence
@@ -115,18 +116,29 @@ def open_channels(config: ExecConfig, *, detach: bool, console: str) -> Channels
 
 
 class ExecStream:
-    """The Duplex of an exec.  Ends when its outputs end, or the process has and they are empty."""
+    """The Duplex of an exec.  Ends when `finish` was called and its outputs are empty.
 
-    def __init__(self, channels: Channels, pidfd: int, abandon: Callable[[int], None]) -> None:
+    Not when its outputs end: a client asks for the exit code as soon as its stream has ended, and
+    must not be quicker than the watcher that learns it.
+    """
+
+    def __init__(self, channels: Channels, abandon: Callable[[int], None]) -> None:
         self._channels = channels
-        self._pidfd = os.dup(pidfd)
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._bell_lock = threading.Lock()
         self._abandon = abandon
         self._open = dict(channels.outputs)
         self._exited = False
         self._epoll = select.epoll()
         for fd in self._open:
             self._epoll.register(fd, select.EPOLLIN)
-        self._epoll.register(self._pidfd, select.EPOLLIN)
+        self._epoll.register(self._bell, select.EPOLLIN)
+
+    def finish(self) -> None:
+        """The exit code is known.  From any thread."""
+        with self._bell_lock:
+            if self._bell >= 0:
+                os.eventfd_write(self._bell, 1)
 
     @property
     def tty(self) -> bool:
@@ -144,11 +156,11 @@ class ExecStream:
                 found.append((stream, data))
         if found:
             return found
-        return [] if self._exited or not self._open else None
+        return [] if self._exited else None
 
     def _notice_exit(self) -> None:
         # Looked at before the pipes: what was written before the end is then surely in them.
-        if not self._exited and any(fd == self._pidfd for fd, _ in self._epoll.poll(0)):
+        if not self._exited and any(fd == self._bell for fd, _ in self._epoll.poll(0)):
             self._exited = True
 
     def _take(self, fd: int) -> bytes:
@@ -182,12 +194,13 @@ class ExecStream:
             self._channels.stdin = -1
 
     def close(self) -> None:
-        if self._pidfd < 0:
-            return
+        with self._bell_lock:
+            if self._bell < 0:
+                return
+            os.close(self._bell)
+            self._bell = -1
         self.close_write()
         self._epoll.close()
-        os.close(self._pidfd)
-        self._pidfd = -1
         for fd in self._channels.outputs:
             if fd in self._open and not self._exited:
                 self._abandon(fd)
@@ -261,12 +274,16 @@ def start(
         for fd in channels.outputs:  # a terminal that nobody looks at
             watcher.drain(fd)
     else:
-        stream = ExecStream(channels, child.pidfd, watcher.drain)
+        stream = ExecStream(channels, watcher.drain)
     running = RunningExec(pid, child, stream)
 
     def ended(code: int) -> None:
         shutil.rmtree(plan.folder, ignore_errors=True)
-        on_exit(code)
+        try:
+            on_exit(code)
+        finally:
+            if stream is not None:
+                stream.finish()
 
     watcher.add_child(child, ended)
     return running
