@@ -62,7 +62,9 @@ def arguments(paths: Paths, runtime_path: str, plan: Plan) -> list[str]:
         found.append("--terminal")
     if plan.stdin:
         found.append("--stdin")
-        if not plan.stdin_once:
+        # conmon ends stdin when a client goes; behind a terminal it never ends, as docker's: whoever
+        # detached may attach again.
+        if plan.tty or not plan.stdin_once:
             found.append("--leave-stdin-open")
     if plan.log_size_max > 0:
         found += ["--log-size-max", str(plan.log_size_max)]
