@@ -80,37 +80,41 @@ def _without_tcp(config: Config) -> Config:
 
 def _act(arguments: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
     # The adapters are imported only now: --version and a bad file answer at once.
-    from agent import wiring
     from agent.server.listeners import ListenError
     from agent.server.tls import TlsError
     from agent.state.lock import LockedError
     from agent.state.records import StateDamagedError
 
-    path = arguments.config or DEFAULT_PATH
+    codes: dict[type[Exception], int] = {
+        LockedError: BUSY,
+        StateDamagedError: DAMAGED,
+        ListenError: UNAVAILABLE,
+        TlsError: UNAVAILABLE,
+    }
     try:
-        if arguments.command == "teardown":
-            wiring.teardown(config, __version__)
-            return OK
-        wiring.check(config)
-        if arguments.check:
-            return OK
-        _raise_file_limit()
-        os.umask(0o022)
-        agent = wiring.compose(config, __version__)
-        try:
-            agent.engine.start()
-            asyncio.run(_serve(agent, path, environ))
-        finally:
-            agent.close()
-    except LockedError as error:
-        return _say(error, BUSY)
-    except (ListenError, TlsError) as error:
-        return _say(error, UNAVAILABLE)
-    except StateDamagedError as error:
-        return _say(error, DAMAGED)
-    except (EngineError, OSError) as error:
-        return _say(error, FAILED)
+        _run_command(arguments, config, environ)
+    except (EngineError, OSError, ListenError, TlsError) as error:
+        return _say(error, codes.get(type(error), FAILED))
     return OK
+
+
+def _run_command(arguments: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> None:
+    from agent import wiring
+
+    if arguments.command == "teardown":
+        wiring.teardown(config, __version__)
+        return
+    wiring.check(config)
+    if arguments.check:
+        return
+    _raise_file_limit()
+    os.umask(0o022)
+    agent = wiring.compose(config, __version__)
+    try:
+        agent.engine.start()
+        asyncio.run(_serve(agent, arguments.config or DEFAULT_PATH, environ))
+    finally:
+        agent.close()
 
 
 def _say(error: Exception, code: int) -> int:
