@@ -137,13 +137,13 @@ _VOLUMES_AND_NETWORKS: Final = (
 )
 _PLUGINS: Final = (
     _read("/plugins", system.no_plugins, inline=True),
+    _read("/plugins/{name}/json", system.no_such_plugin, inline=True),
     *(
         _later(method, template, "managing plugins")
         for method, template in (
             ("GET", "/plugins/privileges"),
             ("POST", "/plugins/pull"),
             ("POST", "/plugins/create"),
-            ("GET", "/plugins/{name}/json"),
             ("DELETE", "/plugins/{name}"),
             ("POST", "/plugins/{name}/enable"),
             ("POST", "/plugins/{name}/disable"),

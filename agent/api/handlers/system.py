@@ -14,7 +14,7 @@ from agent.api.schema.volumes import volume_document
 from agent.api.streams import EventStream
 from agent.api.version import CURRENT_TEXT, MINIMUM_TEXT
 from agent.engine.model import Phase
-from agent.errors import invalid
+from agent.errors import invalid, not_found
 from agent.wire.http import Answer, Reply, Stream, json_reply
 
 PING_HEADERS: Final = (
@@ -237,3 +237,8 @@ def disk_usage(api: Api, call: Call) -> Answer:
 def no_plugins(_api: Api, _call: Call) -> Answer:
     """Legacy plugins do not exist here: an empty list, as an engine without any says."""
     return json_reply([])
+
+
+def no_such_plugin(_api: Api, call: Call) -> Answer:
+    """`docker inspect NAME` asks for a plugin last: it must hear that there is none."""
+    raise not_found(f'plugin "{call.name}" not found')
