@@ -109,6 +109,8 @@ def _consistent(made: World) -> None:
 
 
 def _empty(made: World) -> None:
+    # a --rm removal that was faster than ours may still be cleaning up
+    made.wait_until(lambda: not made.records.intents)
     assert made.runtime.processes == {}
     assert made.network.endpoints == {}
     assert made.network.host_ports == {}
