@@ -18,7 +18,6 @@ from agent.wire.frames import FrameDecoder
 from tests.api.clients import UPGRADE, read_all, read_head, request
 from tests.api.fakes import eventually, rss_kib
 
-DOCKER = shutil.which("docker")
 both = pytest.mark.parametrize("kind", ["unix", "tls"])
 
 
@@ -181,10 +180,8 @@ def test_case_169_many_attachments_leave_nothing(site, kind):
 
 
 @pytest.fixture
-def docker(site, tmp_path):
+def docker(site, tmp_path, docker_cli):
     """Runs the real client against the site."""
-    if DOCKER is None:
-        pytest.skip("no docker client")
     certs = tmp_path / "certs"
     certs.mkdir()
     shutil.copy(site.authority.path, certs / "ca.pem")
@@ -198,7 +195,7 @@ def docker(site, tmp_path):
             host = "tcp://{}:{}".format(*site.address)
             environment |= {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(certs)}
         return subprocess.run(
-            [DOCKER, "-H", host, *arguments],
+            [docker_cli, "-H", host, *arguments],
             env=environment, capture_output=True, timeout=60, check=False, **options,
         )  # fmt: skip
 
