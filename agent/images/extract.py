@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 
 from agent.host import openat, tree
 from agent.images import tarheader
+from agent.images.recipe import Writer
 from agent.images.tarheader import Entry, Headers, TarError, padded
 
 _WHITEOUT = b".wh."
@@ -32,12 +33,22 @@ _SPECIAL = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 
 
 class Stream:
-    """Pieces of an archive as a thing to take bytes from; every byte goes through `seen`."""
+    """Pieces of an archive as a thing to take bytes from; every byte goes through `seen`.
 
-    def __init__(self, pieces: Iterator[bytes], limit: int, seen: Callable[[bytes], None]) -> None:
+    What is taken or skipped is a literal of the recipe, what is copied is a file's contents.
+    """
+
+    def __init__(
+        self,
+        pieces: Iterator[bytes],
+        limit: int,
+        seen: Callable[[bytes], None],
+        recipe: Writer | None = None,
+    ) -> None:
         self._pieces = pieces
         self._limit = limit
         self._seen = seen
+        self.recipe = recipe
         self._view = memoryview(b"")
         self.total = 0
 
@@ -57,8 +68,11 @@ class Stream:
         if len(self._view) >= size:
             found = bytes(self._view[:size])
             self._view = self._view[size:]
-            return found
-        return b"".join([bytes(part) for part in self._parts(size)])
+        else:
+            found = b"".join([bytes(part) for part in self._parts(size)])
+        if self.recipe is not None:
+            self.recipe.literal(found)
+        return found
 
     def _parts(self, size: int) -> Iterator[memoryview]:
         while size:
@@ -82,14 +96,14 @@ class Stream:
 
     def skip(self, size: int) -> None:
         """Pass over bytes; the end of input is not an error here (padding may be missing)."""
-        for _ in self._parts(size):
-            pass
+        for part in self._parts(size):
+            if self.recipe is not None:
+                self.recipe.literal(part)
 
     def drain(self) -> None:
         """Pass over all that is left: it counts for the diffID."""
-        self._view = memoryview(b"")
-        while self._fill():
-            self._view = memoryview(b"")
+        while self._view or self._fill():
+            self.skip(len(self._view))
 
 
 class Caps:
@@ -105,7 +119,12 @@ class Caps:
 class Extractor:
     """Applies the members of one layer to `root_fd`."""
 
-    def __init__(self, root_fd: int, stream: Stream, caps: Caps) -> None:
+    def __init__(
+        self, root_fd: int, stream: Stream, caps: Caps, kept_fd: int | None = None
+    ) -> None:
+        """`kept_fd`: a directory beside the root for what later members replace."""
+        self._kept = kept_fd
+        self._kept_count = 0
         self._root = root_fd
         self._stream = stream
         self._caps = caps
@@ -253,14 +272,24 @@ class Extractor:
             if keep_directory:
                 return True
             self._forget_parents_but(parent)
-            tree.remove_tree(parent, name)
+            if not self._set_aside(parent, name):
+                tree.remove_tree(parent, name)
             return False
         if stat.S_ISLNK(found.st_mode):
             self._forget_parents_but(parent)
-        os.unlink(name, dir_fd=parent)
+        if not (stat.S_ISREG(found.st_mode) and self._set_aside(parent, name)):
+            os.unlink(name, dir_fd=parent)
         if keep_directory and _is_whiteout(found):
             self._mark_opaque(path)
         return False
+
+    def _set_aside(self, parent: int, name: bytes) -> bool:
+        """Keep what is replaced: the recipe needs its contents."""
+        if self._kept is None:
+            return False
+        self._kept_count += 1
+        os.rename(name, b"%d" % self._kept_count, src_dir_fd=parent, dst_dir_fd=self._kept)
+        return True
 
     def _forget_parents_but(self, kept: int) -> None:
         # A cached path may lead through what is removed now.  The one in use stays open until
@@ -282,6 +311,9 @@ class Extractor:
             fd = os.open(name, _CREATE, permissions, dir_fd=parent)
         try:
             self._stream.copy(entry.size, fd)
+            if self._stream.recipe is not None and entry.size:
+                where = b"/".join([*parts, name])
+                self._stream.recipe.body(where, entry.size, os.fstat(fd).st_ino)
             if entry.uid or entry.gid:
                 os.fchown(fd, entry.uid, entry.gid)
             if entry.mode & _SPECIAL:

@@ -72,6 +72,20 @@ class LocalShelf:
             self._held.subtract(diff_ids)
             self._held += Counter()  # drops what reached zero
 
+    def rows(self, diff_ids: Iterable[str]) -> list[Layer]:
+        """Base first.  CONFLICT when one is not there."""
+        with self.lock:
+            found = [self._metadata.layer(diff_id) for diff_id in diff_ids]
+        kept = [one for one in found if one is not None]
+        if len(kept) != len(found):
+            raise conflict("a layer was removed meanwhile")
+        return kept
+
+    def collect(self, diff_ids: Iterable[str]) -> None:
+        """Remove those of these layers that nobody needs."""
+        with self.lock:
+            self._collect(set(diff_ids))
+
     # -------------------------------------------------------------------------------- documents
 
     def has_document(self, digest: str) -> bytes | None:
@@ -117,6 +131,34 @@ class LocalShelf:
         for digest, raw in missing:
             self.keep_document(digest, raw)
         return bool(missing)
+
+    def record_built(
+        self,
+        image_id: str,
+        documents: tuple[bytes, bytes],
+        diff_ids: tuple[str, ...],
+        refs: list[Ref],
+    ) -> Image:
+        """An image made here: `documents` are its config and its manifest; durable on return."""
+        config, manifest = documents
+        with self.lock:
+            known = self._metadata.manifest(image_id) is not None
+            if known and len(self._metadata.image_layers(image_id)) == len(diff_ids):
+                for ref in refs:
+                    old = self._metadata.ref(ref.name, ref.suffix)
+                    if old is None or old.image_id != image_id:
+                        self.set_ref(ref)
+                return self.image(image_id)
+        digest = digests.of(manifest)
+        self.keep_document(image_id, config)
+        self.keep_document(digest, manifest)
+        self._disk.sync()
+        with self.lock:
+            for name, raw in ((image_id, config), (digest, manifest)):
+                if not self._disk.has_blob(name):  # collected between the writing and the lock
+                    self.keep_document(name, raw)
+            self._metadata.add_image(image_id, digest, diff_ids, refs, time.time_ns())
+            return self.image(image_id)
 
     def _is_whole(self, pulled: Pulled) -> bool:
         layers = self._metadata.image_layers(pulled.image_id)

@@ -14,6 +14,7 @@ from agent.engine.ports import Removed
 from agent.errors import EngineError, cancelled, conflict, internal, no_space
 from agent.images import digest as digests
 from agent.images import reference
+from agent.images.building import BuildLayers
 from agent.images.disk import Disk
 from agent.images.jobs import LayerJobs
 from agent.images.metadata import Ref
@@ -37,6 +38,10 @@ class ImageStore:
         self._machine = machine or os.uname().machine
         self._jobs = LayerJobs(disk, shelf, settings.limits, settings.parallel_layers)
         self._flights = Flights()
+
+    def layers(self) -> BuildLayers:
+        """The same store, as builds and commits see it."""
+        return BuildLayers(self._disk, self._shelf, self._settings)
 
     # ------------------------------------------------------------------------------------- pull
 

@@ -15,11 +15,12 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from agent.images import confine, decompress, extract, tarheader
+from agent.images import confine, decompress, extract, recipe, tarheader
 
 _READ = 256 << 10
 _AHEAD = 8  # pieces of up to 1 MiB between inflating and writing
@@ -105,17 +106,25 @@ def unpack(task: dict[str, int | str]) -> dict[str, object]:
     limit = int(task["max_bytes"])
     confine.enter(_DIRECTORY_FD, memory=int(task["memory"]), file_size=limit)
     root = os.open("diff", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    stream = extract.Stream(iter(_Ahead(pieces)), limit, state.update)
+    os.mkdir(recipe.KEPT, 0o700)
+    kept = os.open(recipe.KEPT, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    book = recipe.Writer(os.open(recipe.NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    stream = extract.Stream(iter(_Ahead(pieces)), limit, state.update, book)
     caps = extract.Caps(
         int(task["entries"]), int(task["path"]), int(task["xattrs"]), int(task["xattr_bytes"])
     )
-    extractor = extract.Extractor(root, stream, caps)
+    extractor = extract.Extractor(root, stream, caps, kept)
     extractor.run()
+    book.finish()
+    os.close(kept)
+    with suppress(OSError):
+        os.rmdir(recipe.KEPT)  # empty but for odd layers
     found = f"{state.name}:{state.hexdigest()}"
-    if found != task["diff_id"]:
+    if task["diff_id"] and found != task["diff_id"]:
         return {"kind": "data", "error": f"layers have unexpected diffID: {found}"}
     entry = extractor.root_entry
     return {
+        "diff_id": found,
         "size": extractor.disk_bytes,
         "entries": extractor.entries,
         "root": [entry.mode, entry.uid, entry.gid] if entry else None,

@@ -40,6 +40,7 @@ class Unpacked:
     root: tuple[int, int, int] | None  # mode, uid, gid of a "./" entry
     opaque: tuple[bytes, ...]
     implicit: tuple[bytes, ...]  # directories that no entry describes
+    diff_id: str = ""
 
 
 def byte_limit(limits: Limits, compressed: int, free: int) -> int:
@@ -56,7 +57,10 @@ def entry_limit(limits: Limits, free_inodes: int) -> int:
 
 
 class Worker:
-    """One unpack of one layer into `directory`/diff.  Used by one thread; `kill` by any."""
+    """One unpack of one layer into `directory`/diff.  Used by one thread; `kill` by any.
+
+    `diff_id` "" = whatever it is (an import); the report says.
+    """
 
     def __init__(self, directory: str, diff_id: str, compressed: int, limits: Limits) -> None:
         space = os.statvfs(directory)
@@ -157,6 +161,7 @@ class Worker:
             tuple(report["root"]) if report["root"] else None,
             tuple(path.encode("latin-1") for path in report["opaque"]),
             tuple(path.encode("latin-1") for path in report["implicit"]),
+            str(report["diff_id"]),
         )
         self._set_opaque(found.opaque)
         return found
