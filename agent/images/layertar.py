@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from agent.errors import EngineError, data_loss
@@ -43,7 +43,7 @@ def pieces(folder: str, diff_id: str) -> Iterator[bytes]:
         raise data_loss(f"layer {diff_id} is damaged: remove the image and pull it again")
 
 
-def _gathered(reader: _LayerReader) -> Iterator[bytes]:
+def _gathered(reader: _LayerReader) -> Generator[bytes, None, None]:
     gathered = bytearray()
     with closing(reader):
         for part in reader.parts():
