@@ -53,6 +53,8 @@ class Exits:
                 return
             if container is None or not live(container.state.phase):
                 self._delete(identity)
+                if container is None:  # a build's: it has a waiter, but no record
+                    self._core.waits.exited(identity, WaitResult(ended.code, ended.error))
                 return
             self.finish(container, ended)
 

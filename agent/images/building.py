@@ -10,10 +10,10 @@ from contextlib import suppress
 
 from agent.engine.building import Gone
 from agent.engine.model import Image
-from agent.errors import EngineError, conflict, internal, invalid, no_space
+from agent.errors import EngineError, conflict, invalid
 from agent.host import tree
 from agent.images import digest as digests
-from agent.images import imageconfig, layertar, packing, reference
+from agent.images import imageconfig, layertar, reference, treelayer
 from agent.images.cancel import Cancellation
 from agent.images.connection import Connector, Request, TlsError, TransientError
 from agent.images.disk import Disk
@@ -77,14 +77,9 @@ class BuildLayers:
         self._disk.discard(folder)
 
     def commit(self, folder: str) -> str:
-        try:
-            with tree.opened(folder) as parent:
-                tree.remove_tree(parent, "work")
-            report = packing.pack(folder)
-        except OSError as error:
-            if error.errno in (28, 122):  # ENOSPC, EDQUOT
-                raise no_space(f"can't keep a layer: {error.strerror}") from error
-            raise internal(f"can't keep a layer: {error.strerror}") from error
+        with tree.opened(folder) as parent:
+            tree.remove_tree(parent, "work")
+        report = treelayer.describe(folder)
         with self._shelf.lock:
             self._shelf.commit_layer(report.diff_id, folder, report)
             self._shelf.hold((report.diff_id,))
@@ -117,9 +112,7 @@ class BuildLayers:
             return layertar.size(os.path.dirname(self._disk.layer_path(row.name)))
         return row.size
 
-    def download(
-        self, url: str, sink: Callable[[bytes], None], gone: Gone
-    ) -> tuple[str, str, int]:
+    def download(self, url: str, sink: Callable[[bytes], None], gone: Gone) -> tuple[str, str, int]:
         cancel = Cancellation()
         connector = Connector(self._settings, cancel)
         headers = {"User-Agent": self._settings.user_agent, "Accept": "*/*"}
