@@ -58,6 +58,7 @@ class TlsStream:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
         self._lock = threading.Lock()  # an SSL object serves one thread at a time
         self._send_lock = threading.Lock()  # records must reach the socket in order
+        self._taken = bytearray()  # read from TLS, not yet by our caller
         self._handshake()
 
     def _handshake(self) -> None:
@@ -93,12 +94,22 @@ class TlsStream:
         while True:
             try:
                 with self._lock:
+                    if self._taken:
+                        data, self._taken = bytes(self._taken), bytearray()
+                        return data
                     return self._tls.read(CHUNK)
             except ssl.SSLWantReadError:
                 self._flush()
                 self._fill()
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 return b""
+
+    def _take_all(self) -> None:
+        try:
+            while data := self._tls.read(CHUNK):
+                self._taken += data
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return
 
     def send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -111,6 +122,9 @@ class TlsStream:
     def close_write(self) -> None:
         try:
             with self._lock:
+                # unwrap() looks for the peer's close_notify too, and OpenSSL throws away the data
+                # that it meets there (measured): nothing may be left for it to meet.
+                self._take_all()
                 self._tls.unwrap()
         except ssl.SSLError:
             pass  # close_notify is queued; the peer's answer comes when it has finished
