@@ -15,7 +15,7 @@ import click
 
 from machine.cli.root import root
 from machine.cli.session import Session
-from machine.errors import EXIT_ERROR, EXIT_INTERRUPTED, MachineError
+from machine.errors import EXIT_DOCKER_USAGE, EXIT_ERROR, EXIT_INTERRUPTED, MachineError
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def _failed(session: Session, err: Exception) -> int:
         return err.exit_code
     if isinstance(err, click.ClickException):
         err.show(file=sys.stderr)
-        return EXIT_ERROR
+        return EXIT_DOCKER_USAGE if err.exit_code == EXIT_DOCKER_USAGE else EXIT_ERROR
     if isinstance(err, BrokenPipeError):
         _silence_stdout()
         return EXIT_ERROR

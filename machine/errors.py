@@ -13,6 +13,7 @@ EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2  # a name or value that can never be right (security.md case 148)
 EXIT_PRECHECK: Final = 3  # docker-machine: the pre-create check failed
 EXIT_NOT_FOUND: Final = 4  # rancher/machine: `status` of a machine that does not exist
+EXIT_DOCKER_USAGE: Final = 125  # docker: wrong flags, or the engine refused
 EXIT_INTERRUPTED: Final = 130
 
 _BIDI: Final = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -20,11 +20,10 @@ def remote_exit(message: str) -> int:
     return 125
 
 
-class _Status:
+class Status:
     """The answer of /wait, taken by a thread: the request must be under way before the start."""
 
-    def __init__(self, engine: Engine, container: str, *, removed: bool) -> None:
-        condition = "removed" if removed else "next-exit"
+    def __init__(self, engine: Engine, container: str, condition: str) -> None:
         self._response = engine.call(
             "POST", f"/containers/{container}/wait", query={"condition": condition}
         )
@@ -48,7 +47,7 @@ def follow(
     engine: Engine, container: str, flags: RunFlags, *, sig_proxy: bool, detach_keys: str
 ) -> int:
     """Attach to a created container, start it, and return its exit status."""
-    status = _Status(engine, container, removed=flags.remove)
+    status = Status(engine, container, "removed" if flags.remove else "next-exit")
     hijacked = attach(engine, container, stdin=flags.interactive, detach_keys=detach_keys)
     path = f"/containers/{container}"
     with _terminal(flags.tty and flags.interactive):
@@ -60,7 +59,7 @@ def follow(
                     engine.delete(path, force=True)
             raise
         stream(engine, path, hijacked, flags, sig_proxy=sig_proxy)
-    return _exit_status(engine, container, status)
+    return exit_status(engine, container, status, tty=flags.tty)
 
 
 def attach(engine: Engine, container: str, *, stdin: bool, detach_keys: str) -> Hijacked:
@@ -90,8 +89,9 @@ def _terminal(raw: bool) -> contextlib.AbstractContextManager[None]:
     return terminal.raw_terminal() if raw else contextlib.nullcontext()
 
 
-def _exit_status(engine: Engine, container: str, status: _Status) -> int:
-    code = status.get(0.5)
+def exit_status(engine: Engine, container: str, status: Status, *, tty: bool) -> int:
+    """The container's, once its streams have ended; 0 when the user detached (with a tty only)."""
+    code = status.get(0.5 if tty else None)
     if code is not None:
         return code
     with contextlib.suppress(EngineApiError):

@@ -10,7 +10,7 @@ import click
 
 from machine import terminal
 from machine.cli import attached
-from machine.cli.grammar import Command
+from machine.cli.grammar import DockerCommand
 from machine.cli.images import filter_map
 from machine.cli.output import formatted, show_rows
 from machine.cli.session import Session
@@ -23,7 +23,7 @@ from machine.tables import age, human_size, ports, printable
 _BEHIND = {"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]}
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-a", "--all", "everything", is_flag=True, help="Show all containers")
 @click.option("-q", "--quiet", is_flag=True, help="Only display container IDs")
 @click.option("-l", "--latest", is_flag=True, help="Show the latest created container")
@@ -91,7 +91,7 @@ def _row(item: dict[str, object], *, no_trunc: bool) -> dict[str, str]:
     }
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-f", "--follow", is_flag=True, help="Follow log output")
 @click.option("-t", "--timestamps", is_flag=True, help="Show timestamps")
 @click.option("-n", "--tail", default="all", help="Number of lines to show from the end")
@@ -150,7 +150,7 @@ def _inspect(client: Engine, container: str) -> dict[str, object]:
     return found
 
 
-@click.command(cls=Command, name="exec", context_settings=_BEHIND)
+@click.command(cls=DockerCommand, name="exec", context_settings=_BEHIND)
 @click.option("-d", "--detach", is_flag=True, help="Detached mode: run command in the background")
 @click.option("-i", "--interactive", is_flag=True, help="Keep STDIN open even if not attached")
 @click.option("-t", "--tty", is_flag=True, help="Allocate a pseudo-TTY")
@@ -207,7 +207,7 @@ def _run_exec(client: Engine, path: str, flags: RunFlags) -> int:
     return int(found.get("ExitCode") or 0) if isinstance(found, dict) else 0
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("--no-stdin", is_flag=True, help="Do not attach STDIN")
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Proxy signals to the process")
 @click.option("--detach-keys", default="", help="Override the key sequence for detaching")
@@ -225,17 +225,17 @@ def attach(
     stdin = bool(config["OpenStdin"]) and not no_stdin
     flags = RunFlags(image="", interactive=stdin, tty=bool(config["Tty"]))
     path = f"/containers/{container}"
+    status = attached.Status(client, container, "not-running")
     hijacked = attached.attach(client, container, stdin=stdin, detach_keys=detach_keys)
     if flags.tty and stdin:
         with terminal.raw_terminal():
             attached.stream(client, path, hijacked, flags, sig_proxy=sig_proxy)
     else:
         attached.stream(client, path, hijacked, flags, sig_proxy=sig_proxy)
-    state = _inspect(client, container)["State"]
-    return int(state["ExitCode"]) if isinstance(state, dict) and not state["Running"] else 0
+    return attached.exit_status(client, container, status, tty=flags.tty)
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-f", "--filter", "filters", multiple=True, help="Filter output")
 @click.option("--since", default="", help="Show all events created since timestamp")
 @click.option("--until", default="", help="Stream events until this timestamp")
@@ -285,7 +285,7 @@ _TIME = click.option("-t", "--time", "--timeout", "seconds", type=int, help="Sec
 _SIGNAL = click.option("-s", "--signal", default="", help="Signal to send to the container")
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-a", "--attach", "attached_", is_flag=True, help="Attach STDOUT/STDERR")
 @click.option("-i", "--interactive", is_flag=True, help="Attach container's STDIN")
 @_NAMES
@@ -303,7 +303,7 @@ def start(session: Session, attached_: bool, interactive: bool, names: tuple[str
     return attached.follow(client, names[0], flags, sig_proxy=True, detach_keys="")
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @_TIME
 @_SIGNAL
 @_NAMES
@@ -313,7 +313,7 @@ def stop(session: Session, seconds: int | None, signal: str, names: tuple[str, .
     return _each(session, names, "POST", "/stop", t=seconds, signal=signal)
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @_TIME
 @_SIGNAL
 @_NAMES
@@ -323,7 +323,7 @@ def restart(session: Session, seconds: int | None, signal: str, names: tuple[str
     return _each(session, names, "POST", "/restart", t=seconds, signal=signal)
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @_SIGNAL
 @_NAMES
 @click.pass_obj
@@ -332,7 +332,7 @@ def kill(session: Session, signal: str, names: tuple[str, ...]) -> int:
     return _each(session, names, "POST", "/kill", signal=signal)
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @_NAMES
 @click.pass_obj
 def pause(session: Session, names: tuple[str, ...]) -> int:
@@ -340,7 +340,7 @@ def pause(session: Session, names: tuple[str, ...]) -> int:
     return _each(session, names, "POST", "/pause")
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @_NAMES
 @click.pass_obj
 def unpause(session: Session, names: tuple[str, ...]) -> int:
@@ -348,7 +348,7 @@ def unpause(session: Session, names: tuple[str, ...]) -> int:
     return _each(session, names, "POST", "/unpause")
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-f", "--force", is_flag=True, help="Force the removal of a running container")
 @click.option("-v", "--volumes", is_flag=True, help="Remove anonymous volumes")
 @_NAMES
@@ -358,7 +358,7 @@ def rm(session: Session, force: bool, volumes: bool, names: tuple[str, ...]) -> 
     return _each(session, names, "DELETE", "", force=force, v=volumes)
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @_NAMES
 @click.pass_obj
 def wait(session: Session, names: tuple[str, ...]) -> None:
@@ -369,7 +369,7 @@ def wait(session: Session, names: tuple[str, ...]) -> None:
         session.say(str(answer["StatusCode"]) if isinstance(answer, dict) else "")
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.argument("container")
 @click.argument("name")
 @click.pass_obj
@@ -378,7 +378,7 @@ def rename(session: Session, container: str, name: str) -> None:
     engine(session).post(f"/containers/{container}/rename", name=name)
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.argument("container")
 @click.argument("wanted", required=False)
 @click.pass_obj
@@ -393,7 +393,7 @@ def port(session: Session, container: str, wanted: str | None) -> None:
             session.say(address if wanted else f"{inside} -> {address}")
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-f", "--format", "template", default="", help="Format output using a Go template")
 @click.option("-s", "--size", is_flag=True, help="Display total file sizes")
 @click.option("--type", "kind", default="", help="Only container, image, volume or network")
@@ -426,7 +426,7 @@ def _find(client: Engine, name: str, places: dict[str, str], *, size: bool) -> o
     )
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-f", "--format", "template", default="", help="Format output using a Go template")
 @click.pass_obj
 def info(session: Session, template: str) -> None:
@@ -446,7 +446,7 @@ def info(session: Session, template: str) -> None:
     session.say(f"Images: {found.get('Images')}")
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-f", "--format", "template", default="", help="Format output using a Go template")
 @click.pass_obj
 def version(session: Session, template: str) -> None:

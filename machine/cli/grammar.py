@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import click
 
 from machine.cli import COMMANDS
-from machine.errors import MachineError
+from machine.errors import EXIT_DOCKER_USAGE, MachineError
 
 _TRUE = frozenset({"1", "t", "true"})
 _FALSE = frozenset({"0", "f", "false"})
@@ -68,6 +68,22 @@ class Command(click.Command):
         params = self.get_params(ctx)
         free = ctx.allow_interspersed_args
         return super().parse_args(ctx, normalise(args, params, interspersed=free))
+
+
+class DockerUsageError(click.UsageError):
+    """Wrong flags of a container command."""
+
+    exit_code = EXIT_DOCKER_USAGE
+
+
+class DockerCommand(Command):
+    """A container command: flags that it doesn't know end it with 125, as docker's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise DockerUsageError(error.format_message(), error.ctx) from error
 
 
 class LazyGroup(click.Group):

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from machine.cli.grammar import Command
+from machine.cli.grammar import DockerCommand
 from machine.cli.output import formatted, show_rows
 from machine.cli.session import Session
 from machine.cli.target import engine
@@ -19,7 +19,7 @@ from machine.errors import MachineError
 from machine.tables import age, human_size
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-a", "--all", "everything", is_flag=True, help="Show all images")
 @click.option("-q", "--quiet", is_flag=True, help="Only show image IDs")
 @click.option("--no-trunc", is_flag=True, help="Don't truncate output")
@@ -94,7 +94,7 @@ def _strings(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-q", "--quiet", is_flag=True, help="Suppress verbose output")
 @click.option("--platform", default="", help="Set platform if server is multi-platform capable")
 @click.option("-a", "--all-tags", is_flag=True, hidden=True)
@@ -180,7 +180,7 @@ class Progress:
         sys.stdout.flush()
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-f", "--force", is_flag=True, help="Force removal of the image")
 @click.option("--no-prune", is_flag=True, help="Do not delete untagged parents")
 @click.argument("names", nargs=-1, required=True)
@@ -204,7 +204,7 @@ def rmi(session: Session, force: bool, no_prune: bool, names: tuple[str, ...]) -
     return failed
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.argument("source")
 @click.argument("target")
 @click.pass_obj
@@ -214,7 +214,7 @@ def tag(session: Session, source: str, target: str) -> None:
     engine(session).post(f"/images/{source}/tag", repo=repository, tag=name)
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-f", "--format", "template", default="", help="Format output using a Go template")
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj

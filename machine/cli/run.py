@@ -11,7 +11,7 @@ import click
 
 from machine import terminal
 from machine.cli.attached import follow, remote_exit
-from machine.cli.grammar import Command
+from machine.cli.grammar import DockerCommand
 from machine.cli.images import pull_image
 from machine.cli.session import Session
 from machine.cli.target import engine
@@ -121,7 +121,7 @@ _OTHERS = (
 _CONTEXT = {"allow_interspersed_args": False, "help_option_names": ["--help"]}
 
 
-@click.command(cls=Command, context_settings=_CONTEXT)
+@click.command(cls=DockerCommand, context_settings=_CONTEXT)
 @click.option("-d", "--detach", is_flag=True, help="Run in background and print container ID")
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Proxy signals to the process")
 @click.option("--detach-keys", default="", help="Override the key sequence for detaching")
@@ -144,7 +144,7 @@ def run(
         return follow(client, container, flags, sig_proxy=sig_proxy, detach_keys=detach_keys)
 
 
-@click.command(cls=Command, context_settings=_CONTEXT)
+@click.command(cls=DockerCommand, context_settings=_CONTEXT)
 @_flags
 @click.pass_obj
 def create(session: Session, /, **given: object) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from machine.cli.grammar import Command
+from machine.cli.grammar import DockerCommand
 from machine.cli.images import filter_map
 from machine.cli.output import formatted, show_rows
 from machine.cli.session import Session
@@ -13,7 +13,7 @@ from machine.errors import MachineError
 from machine.runspec import pairs
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-q", "--quiet", is_flag=True, help="Only display volume names")
 @click.option("-f", "--filter", "filters", multiple=True, help="Filter output")
 @click.option("--format", "template", default="", help="Format output using a Go template")
@@ -30,7 +30,7 @@ def volume_ls(session: Session, quiet: bool, filters: tuple[str, ...], template:
     show_rows(session, rows, ["Driver", "Name"], {"Name": "VOLUME NAME"}, template)
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-d", "--driver", default="local", help="Specify volume driver name")
 @click.option("--label", multiple=True, help="Set metadata for a volume")
 @click.option("-o", "--opt", multiple=True, help="Set driver specific options")
@@ -45,7 +45,7 @@ def volume_create(
     session.say(str(answer["Name"]) if isinstance(answer, dict) else "")
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-f", "--force", is_flag=True, help="Force the removal of one or more volumes")
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
@@ -63,7 +63,7 @@ def volume_rm(session: Session, force: bool, names: tuple[str, ...]) -> int:
     return failed
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-f", "--format", "template", default="", help="Format output using a Go template")
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
@@ -73,7 +73,7 @@ def volume_inspect(session: Session, template: str, names: tuple[str, ...]) -> N
     formatted(session, [client.get(f"/volumes/{name}") for name in names], template)
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-q", "--quiet", is_flag=True, help="Only display network IDs")
 @click.option("-f", "--filter", "filters", multiple=True, help="Provide filter values")
 @click.option("--format", "template", default="", help="Format output using a Go template")
@@ -92,7 +92,7 @@ def network_ls(session: Session, quiet: bool, filters: tuple[str, ...], template
     show_rows(session, rows, ["ID", "Name", "Driver", "Scope"], {"ID": "NETWORK ID"}, template)
 
 
-@click.command(cls=Command)
+@click.command(cls=DockerCommand)
 @click.option("-f", "--format", "template", default="", help="Format output using a Go template")
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
