@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.errors import EngineError, Kind
-from agent.images import layertar, packing
+from agent.images import layertar, treelayer
 from tests.cases.images.unpacking import Bench, bench
 from tests.support.evilregistry import member, sha256, tar
 
@@ -91,9 +91,9 @@ def test_a_tree_becomes_a_layer_that_unpacks_to_itself(lab: Bench) -> None:
     lab.unpack(tar(PLAIN))
     os.setxattr(lab.diff / "d", "trusted.overlay.opaque", b"y")
     before = lab.listing()
-    (lab.stage / "recipe").unlink()
-    report = packing.pack(str(lab.stage))
+    report = treelayer.describe(str(lab.stage))
     data = b"".join(layertar.pieces(str(lab.stage), report.diff_id))
+    assert treelayer.describe(str(lab.stage)) == report
     found = lab.unpack(data)
     assert lab.listing() == before
     assert found.opaque == (b"d",)
