@@ -86,6 +86,7 @@ class RunFlags:
     log_opt: tuple[str, ...] = ()
     annotation: tuple[str, ...] = ()
     runtime: str = ""
+    console_size: tuple[int, int] | None = None  # rows, columns
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 

@@ -27,6 +27,7 @@ class _Entry:
     info: ExecInfo
     process: ExecProcess | None = None
     started: bool = False
+    size: tuple[int, int] | None = None  # a resize that came before the process
 
 
 class Execs:
@@ -88,15 +89,19 @@ class Execs:
             entry.process = process
             if entry.info.exit_code is None:
                 entry.info = dataclasses.replace(entry.info, pid=process.pid)
+            size = entry.size
+        if size is not None:
+            process.resize(*size)
         return process.stream()
 
     def resize(self, exec_id: str, height: int, width: int) -> None:
         with self._lock:
             entry = self._entry(exec_id)
-            process = entry.process if entry.info.running else None
-        if process is None:
-            raise conflict(f"exec {exec_id} is not running")
-        process.resize(height, width)
+            if not entry.info.running:
+                raise conflict(f"exec {exec_id} is not running")
+            process, entry.size = entry.process, (height, width)
+        if process is not None:  # else it is being started, and gets the size then
+            process.resize(height, width)
 
     def forget(self, container_id: str) -> None:
         """The container was removed."""

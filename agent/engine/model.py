@@ -305,6 +305,7 @@ class ExecConfig:
     working_dir: str = ""
     privileged: bool = False
     detach_keys: str = ""
+    console_size: tuple[int, ...] = ()  # (rows, columns) of the terminal, or empty
 
 
 @dataclass(frozen=True)

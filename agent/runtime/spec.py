@@ -125,6 +125,7 @@ def _process(launch: Launch, resolved: Resolved, facts: HostFacts, security: Sec
         args = [INIT_TARGET, "--", *args]
     process: Document = {
         "terminal": container.config.tty,
+        **_console(container.given_host_config.get("ConsoleSize"), tty=container.config.tty),
         "user": _user(resolved.identity),
         "args": args,
         "env": environment(container, launch.hostname, resolved.identity.home),
@@ -306,4 +307,13 @@ def exec_process(
         "cwd": working_directory(config.working_dir or container.config.working_dir),
         "capabilities": capability_sets(identity.uid, bounding),
         "noNewPrivileges": security_options(host.security_opt).no_new_privileges,
+        **_console(config.console_size, tty=config.tty),
     }
+
+
+def _console(size: object, *, tty: bool) -> Document:
+    """A terminal's first size, so that a program never sees none: a resize comes after the start."""
+    match size:
+        case [int(rows), int(columns)] if tty and 0 < rows < 65536 and 0 < columns < 65536:
+            return {"consoleSize": {"height": rows, "width": columns}}
+    return {}

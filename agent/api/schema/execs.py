@@ -26,7 +26,7 @@ EXEC_CONFIG: Final = Table(
         Field("AttachStdin", boolean, "attach_stdin"),
         Field("AttachStdout", boolean, "attach_stdout"),
         Field("AttachStderr", boolean, "attach_stderr"),
-        Field("ConsoleSize", integers),
+        Field("ConsoleSize", integers, "console_size"),
         Field("DetachKeys", text, "detach_keys"),
         Field("Tty", boolean, "tty"),
         Field("Env", texts, "env"),
