@@ -300,6 +300,7 @@ def _host_config(flags: RunFlags, published: dict[str, list[dict[str, str]]]) ->
         "AutoRemove": flags.remove,
         "RestartPolicy": restart_policy(flags.restart) if flags.restart else None,
         "NetworkMode": flags.network,
+        "ConsoleSize": list(flags.console_size) if flags.console_size and flags.tty else None,
         "Privileged": flags.privileged,
         "ReadonlyRootfs": flags.read_only,
         "Init": flags.init or None,

@@ -42,14 +42,22 @@ def raw_terminal() -> Iterator[None]:
         termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
 
 
+def size() -> tuple[int, int] | None:
+    """The terminal's rows and columns; None: there is no terminal."""
+    try:
+        found = os.get_terminal_size(STDOUT)
+    except OSError:
+        return None
+    return found.lines, found.columns
+
+
 def send_size(engine: Engine, path: str) -> None:
     """Tell the container (or exec) at `path` how large the terminal is.  Best effort."""
-    try:
-        size = os.get_terminal_size(STDOUT)
-    except OSError:
+    found = size()
+    if found is None:
         return
     with contextlib.suppress(MachineError):  # it may have ended: then its size is of no interest
-        engine.post(f"{path}/resize", h=size.lines, w=size.columns)
+        engine.post(f"{path}/resize", h=found[0], w=found[1])
 
 
 @contextlib.contextmanager

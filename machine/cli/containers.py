@@ -182,6 +182,7 @@ def exec_(session: Session, /, container: str, command: tuple[str, ...], **given
         "WorkingDir": given["workdir"],
         "Privileged": given["privileged"],
         "DetachKeys": given["detach_keys"],
+        "ConsoleSize": terminal.size() if tty else None,
     }
     created = client.post(f"/containers/{container}/exec", body)
     path = f"/exec/{created['Id']}"  # type: ignore[index]

@@ -175,6 +175,7 @@ def _run_flags(session: Session, given: dict[str, object]) -> RunFlags:
             "label": tuple(line for line in labels if line),
             "env_file_lines": tuple(_lines(given["env_files"])),
             "environ": session.env,
+            "console_size": terminal.size(),
         }
     )
 
