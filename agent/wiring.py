@@ -99,6 +99,7 @@ def compose(config: Config, version: str) -> Agent:
             network=network,
             volumes=open_volumes(config.root),
             records=records,
+            inside=runtime,
         )
         host = facts.host_facts(config, runtime.name, version)
         engine = Engine(ports, host, Settings(root=config.root, boot_id=boot_id()))

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.engine.changes import Change
+from agent.engine.inside import PathStat, Process, Sample
 from agent.engine.model import (
     Container,
     ContainerConfig,
@@ -21,10 +23,11 @@ from agent.engine.model import (
     LogQuery,
     Progress,
     RegistryAuth,
+    RestartPolicy,
     Volume,
 )
 from agent.engine.ports import NetworkInfo, Removed
-from agent.wire.streams import Duplex, PullStream
+from agent.wire.streams import BodyReader, ChunkSource, Duplex, PullStream
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,79 @@ class VolumesBackend(Protocol):
     def remove(self, name: str, *, force: bool) -> None: ...
 
 
+class ContainerFiles(Protocol):
+    """agent.engine.files"""
+
+    def stat(self, reference: str, path: str) -> PathStat:
+        """NOT_FOUND "Could not find the file PATH in container NAME"."""
+        ...
+
+    def read(self, reference: str, path: str) -> tuple[PathStat, ChunkSource]:
+        """A tar stream of what is at `path`."""
+        ...
+
+    def write(
+        self, reference: str, path: str, body: BodyReader, *, keep_kinds: bool, as_user: bool
+    ) -> None:
+        """Unpacks a tar archive (plain or compressed) into the folder `path`.
+
+        `keep_kinds`: a directory never replaces a file, nor a file a directory.  `as_user`: all
+        of it belongs to the container's user.
+        """
+        ...
+
+    def export(self, reference: str) -> ChunkSource: ...
+
+    def changes(self, reference: str) -> list[Change]: ...
+
+
+class SampleFeed(Protocol):
+    """Samples about each second.  `fileno()` is an eventfd; `next()` None = nothing now."""
+
+    def fileno(self) -> int: ...
+
+    def next(self) -> tuple[Container, Sample | None] | None:
+        """The container, and what it uses (None: it does not run)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Usage(Protocol):
+    """agent.engine.usage"""
+
+    def processes(self, reference: str) -> tuple[int, list[Process]]:
+        """(the init's pid, all processes).  CONFLICT when it does not run."""
+        ...
+
+    def sample(self, reference: str) -> tuple[Container, Sample | None]: ...
+
+    def samples(self, reference: str) -> SampleFeed: ...
+
+
+class Upkeep(Protocol):
+    """agent.engine.upkeep"""
+
+    def update(
+        self,
+        reference: str,
+        limits: Mapping[str, object],
+        policy: RestartPolicy | None,
+        given: Mapping[str, object],
+    ) -> tuple[str, ...]:
+        """`limits`: fields of Resources to change; `given`: the same in the API's spelling.
+        Returns warnings."""
+        ...
+
+    def prune_containers(self, chosen: Callable[[Container], bool]) -> tuple[list[str], int]:
+        """(removed ids, bytes) of those that don't run and are chosen."""
+        ...
+
+    def prune_volumes(self, chosen: Callable[[Volume], bool]) -> tuple[list[str], int]:
+        """(removed names, bytes) of those that nobody uses and are chosen."""
+        ...
+
+
 @dataclass(frozen=True)
 class HostFacts:
     """What /info and /version tell of the host; read once at start."""
@@ -219,6 +295,15 @@ class Backend(Protocol):
 
     @property
     def volumes(self) -> VolumesBackend: ...
+
+    @property
+    def files(self) -> ContainerFiles: ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+    @property
+    def upkeep(self) -> Upkeep: ...
 
     @property
     def facts(self) -> HostFacts: ...

@@ -13,7 +13,17 @@ from types import MappingProxyType
 from typing import Final
 
 from agent.api.call import ApiHandler
-from agent.api.handlers import attached, containers, execs, images, networks, system, volumes
+from agent.api.handlers import (
+    attached,
+    containers,
+    execs,
+    files,
+    images,
+    networks,
+    system,
+    usage,
+    volumes,
+)
 from agent.api.handlers.unserved import no_swarm, not_in_swarm, not_yet
 from agent.api.version import MINIMUM, Version, page_not_found
 from agent.wire.http import BodyKind
@@ -77,17 +87,17 @@ _CONTAINERS: Final = (
     _read("/containers/json", containers.list_all),
     _change("POST", "/containers/create", containers.create, BodyKind.JSON),
     _read("/containers/{id}/json", containers.inspect),
-    _later("GET", "/containers/{id}/top", "listing a container's processes (top)"),
+    _read("/containers/{id}/top", usage.top),
     _read("/containers/{id}/logs", attached.logs),
-    _later("GET", "/containers/{id}/changes", "a container's file changes (diff)"),
-    _later("GET", "/containers/{id}/export", "exporting a container"),
-    _later("GET", "/containers/{id}/stats", "container statistics (stats)"),
+    _read("/containers/{id}/changes", files.changes),
+    _read("/containers/{id}/export", files.export),
+    _read("/containers/{id}/stats", usage.stats),
     Row("POST", "/containers/{id}/resize", containers.resize),
     _change("POST", "/containers/{id}/start", containers.start),
     _change("POST", "/containers/{id}/stop", containers.stop),
     _change("POST", "/containers/{id}/restart", containers.restart),
     _change("POST", "/containers/{id}/kill", containers.kill),
-    _later("POST", "/containers/{id}/update", "updating a container's limits"),
+    _change("POST", "/containers/{id}/update", usage.update, BodyKind.JSON),
     _change("POST", "/containers/{id}/rename", containers.rename),
     _change("POST", "/containers/{id}/pause", containers.pause),
     _change("POST", "/containers/{id}/unpause", containers.unpause),
@@ -95,10 +105,10 @@ _CONTAINERS: Final = (
     _later("GET", "/containers/{id}/attach/ws", "attaching by WebSocket"),
     Row("POST", "/containers/{id}/wait", containers.wait),
     _change("DELETE", "/containers/{id}", containers.remove),
-    _later("HEAD", "/containers/{id}/archive", "copying files from a container (archive)"),
-    _later("GET", "/containers/{id}/archive", "copying files from a container (archive)"),
-    _later("PUT", "/containers/{id}/archive", "copying files to a container (archive)"),
-    _later("POST", "/containers/prune", "pruning containers"),
+    Row("HEAD", "/containers/{id}/archive", files.stat),
+    _read("/containers/{id}/archive", files.read),
+    _change("PUT", "/containers/{id}/archive", files.write, BodyKind.STREAM),
+    _change("POST", "/containers/prune", usage.prune_containers),
     _change("POST", "/containers/{id}/exec", execs.create, BodyKind.JSON),
     _change("POST", "/exec/{id}/start", execs.start, BodyKind.JSON),
     Row("POST", "/exec/{id}/resize", execs.resize),
@@ -126,7 +136,7 @@ _VOLUMES_AND_NETWORKS: Final = (
     _read("/volumes/{name}", volumes.inspect),
     _swarm("PUT", "/volumes/{name}"),
     _change("DELETE", "/volumes/{name}", volumes.remove),
-    _later("POST", "/volumes/prune", "pruning volumes"),
+    _change("POST", "/volumes/prune", usage.prune_volumes),
     _read("/networks", networks.list_all),
     _read("/networks/{id}", networks.inspect),
     _later("DELETE", "/networks/{id}", "removing networks"),

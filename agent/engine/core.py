@@ -14,6 +14,7 @@ from agent.engine.attachments import Attachments
 from agent.engine.book import Book
 from agent.engine.claims import VolumeClaims
 from agent.engine.events import Bus
+from agent.engine.inside import Inside
 from agent.engine.lifecycle import Happening, step
 from agent.engine.model import Container, State
 from agent.engine.ports import Clock, Images, Network, Records, Runtime, Snapshots, Volumes
@@ -35,6 +36,7 @@ class Ports:
     network: Network
     volumes: Volumes
     records: Records
+    inside: Inside
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from agent.engine.containers import ContainersUse
 from agent.engine.core import Core, Ports, Settings
 from agent.engine.execs import Execs
 from agent.engine.exits import Exits
+from agent.engine.files import ContainerFiles
 from agent.engine.images_use import ImagesUse
 from agent.engine.model import Event
 from agent.engine.ports import NetworkInfo
@@ -17,6 +18,8 @@ from agent.engine.removal import Removal
 from agent.engine.respawns import Respawns
 from agent.engine.starting import Starting
 from agent.engine.stopping import Stopping
+from agent.engine.upkeep import Upkeep
+from agent.engine.usage import Usage
 from agent.engine.volumes_use import VolumesUse
 
 __all__ = ["Engine", "Ports", "Settings"]
@@ -43,7 +46,11 @@ class Engine:
             core, starting, stopping, removal, exits
         )
         self.images: backend.ImagesBackend = ImagesUse(core)
-        self.volumes: backend.VolumesBackend = VolumesUse(core)
+        volumes = VolumesUse(core)
+        self.volumes: backend.VolumesBackend = volumes
+        self.files: backend.ContainerFiles = ContainerFiles(core)
+        self.usage: backend.Usage = Usage(core)
+        self.upkeep: backend.Upkeep = Upkeep(core, removal, volumes)
         self._removal = removal
         self._recovery = Recovery(core, exits, removal)
 

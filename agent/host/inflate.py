@@ -89,7 +89,7 @@ def _member(decoder: _Decoder, data: bytes, read: Read) -> Iterator[bytes]:
         if piece:
             yield piece
         data = b""
-        if not decoder.eof and decoder.needs_input:
+        if decoder.needs_input:
             data = read()
             if not data:
                 raise DecompressError("truncated archive")

@@ -44,16 +44,17 @@ class _Level:
 
 
 class TreeTar:
-    """The tar stream of one thing in a directory; `pieces` may be called once.
+    """The tar stream of one thing in a directory; `pieces` may be called once."""
 
-    `stays_on` False stops at other file systems (nothing of a mount is then archived).
-    """
+    def __init__(self, parent_fd: int, name: bytes, shown: bytes, *, top: bool = True) -> None:
+        """`name` in `parent_fd` ("." = that directory itself), called `shown` in the archive.
 
-    def __init__(self, parent_fd: int, name: bytes, shown: bytes) -> None:
-        """`name` in `parent_fd` ("." = that directory itself), called `shown` in the archive."""
+        `top` False: a directory's contents only, without a member for itself.
+        """
         self._parent = parent_fd
         self._name = name
         self._shown = shown
+        self._top = top
         self._links: dict[tuple[int, int], bytes] = {}
         self._sizeless: dict[int, bool] = {}
         self._waiting = bytearray()
@@ -114,10 +115,8 @@ class TreeTar:
         try:
             info = os.fstat(fd)
             level = _Level(fd, shown, (info.st_dev, info.st_ino))
-            if shown:
-                self._waiting += header(_member(shown, info, xattrs=_xattrs(fd)))
-            elif shown == b"":
-                self._waiting += header(_member(b"/", info, xattrs=_xattrs(fd)))
+            if shown or self._top:
+                self._waiting += header(_member(shown or b"/", info, xattrs=_xattrs(fd)))
             with contextlib.suppress(OSError):
                 level.left = sorted(map(os.fsencode, os.listdir(fd)), reverse=True)
         except BaseException:

@@ -7,15 +7,30 @@ import json
 import os
 import shutil
 import signal as signals
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.engine.model import Container, ExecConfig, LogQuery
-from agent.engine.ports import Exit, Launch, Survivor
+from agent.engine.inside import Process, Sample
+from agent.engine.model import Container, ExecConfig, LogQuery, Resources
+from agent.engine.ports import Exit, Launch, Rootfs, Survivor
 from agent.errors import EngineError, conflict, internal, invalid, not_found
 from agent.host import process
-from agent.runtime import conmon, copyup, host, namespace, record, rootfs, spec, translate, users
+from agent.runtime import (
+    conmon,
+    copyup,
+    host,
+    namespace,
+    processes,
+    record,
+    rootfs,
+    spec,
+    spec_linux,
+    translate,
+    users,
+    view,
+)
 from agent.runtime import exec as execs
 from agent.runtime.attach import ConmonAttach
 from agent.runtime.cgroups import Cgroups, parse_mountinfo
@@ -23,6 +38,7 @@ from agent.runtime.filters import FilterCache
 from agent.runtime.leftovers import Leftovers
 from agent.runtime.logs import LogStream, open_logs
 from agent.runtime.settings import Paths, RuntimeSettings
+from agent.runtime.usage import Gauge
 from agent.runtime.watcher import Watcher, read_exit
 
 
@@ -36,12 +52,14 @@ class OciRuntime:
         self._program = program
         self._creating: set[str] = set()
         shutil.rmtree(self.paths.execs, ignore_errors=True)  # their runtimes' parent has died
+        shutil.rmtree(self.paths.views, ignore_errors=True)
         self.paths.make()
         hierarchies = parse_mountinfo(host.read("/proc/self/mountinfo"))
         own = host.read("/proc/self/cgroup")
         self.cgroups = Cgroups(hierarchies, settings.cgroup_parent, own)
         self._facts = host.facts(hierarchies, settings.init_paths)
         self._boot = host.boot_id()
+        self._gauge = Gauge(self.cgroups)
         self._launcher = namespace.Launcher(hierarchies.hidden)
         self._watcher = Watcher(self.paths, self.cgroups)
         self._leftovers = Leftovers(self.paths, self.cgroups)
@@ -257,6 +275,57 @@ class OciRuntime:
         )
         return execs.start(plan, self._launcher, self._watcher, on_exit)
 
+    # ------------------------------------------------------------------------ looking in from outside
+
+    def view(
+        self, container: Container, rootfs: Rootfs, *, writable: bool, mounts: bool = True
+    ) -> view.View:
+        if mounts:
+            with contextlib.suppress(OSError, EngineError):
+                found = self._running(container.id)
+                opened = view.of_process(found.pid)
+                if record.start_time(found.pid) == found.started:
+                    return opened
+                opened.close()
+        try:
+            return view.mounted(
+                self.paths.views,
+                rootfs,
+                container.mounts if mounts else (),
+                writable=writable,
+                hidden=self.cgroups.hierarchies.hidden,
+            )
+        except OSError as error:
+            raise internal(f"cannot mount the root of {container.id[:12]}: {error}") from error
+
+    def owner(self, root_fd: int, user: str) -> tuple[int, int]:
+        identity = users.look_up(root_fd, user, ())
+        return identity.uid, identity.gid
+
+    def processes(self, container_id: str) -> list[Process]:
+        return processes.processes(self.cgroups.pids(container_id))
+
+    def sample(self, container_id: str) -> Sample:
+        return self._gauge.sample(container_id, self._running(container_id).pid)
+
+    def update(self, container: Container, resources: Resources) -> None:
+        self._running(container.id)
+        document = spec_linux.resources(
+            resources, swap_limit=self._facts.swap_limit, unified=self._facts.unified
+        )
+        with tempfile.NamedTemporaryFile(
+            "w", dir=self.paths.bundle(container.id), prefix="update-", encoding="ascii"
+        ) as file:
+            json.dump(document, file)
+            file.flush()
+            done = self._command("update", container.id, f"--resources={file.name}")
+        if done.returncode != 0:
+            said = done.stderr.decode("utf-8", "replace").strip()
+            raise internal(f"Cannot update container {container.id}: {said}")
+
+    def end_exec(self, container_id: str, pid: int) -> None:
+        processes.end_family(lambda: self.cgroups.pids(container_id), pid)
+
     # ------------------------------------------------------------------------- logs, ends, agent
 
     def logs(self, container: Container, query: LogQuery) -> LogStream:
@@ -299,8 +368,8 @@ class OciRuntime:
 
     # ----------------------------------------------------------------------------------- inside
 
-    def _command(self, verb: str, container_id: str) -> process.Completed:
-        argv = [self._program, "--root", self.paths.state, verb, container_id]
+    def _command(self, verb: str, container_id: str, *options: str) -> process.Completed:
+        argv = [self._program, "--root", self.paths.state, verb, *options, container_id]
         timeout = self.settings.command_timeout
         try:
             return self._launcher.call(lambda: process.run(argv, timeout=timeout, check=False))

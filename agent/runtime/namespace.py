@@ -114,31 +114,38 @@ class Launcher:
 
 
 def mount_overlay(rootfs: Rootfs, folder: str) -> None:
-    """Mount the container's root on `folder`/rootfs; call in a private namespace.
+    """Mount the container's root on `folder`/rootfs; call in a private namespace."""
+    upper = (("u", rootfs.upper), ("w", rootfs.work))
+    _mount_linked(rootfs.lower, upper, folder, ",upperdir=l/u,workdir=l/w")
 
-    Mount options must fit in a page, which 127 layer paths do not, and a ":" or "," in a path
+
+def mount_layers(layers: Sequence[str], folder: str) -> None:
+    """Mount directories (the top one first, two at least) on `folder`/rootfs, read-only."""
+    _mount_linked(layers, (), folder, "")
+
+
+def _mount_linked(
+    layers: Sequence[str], others: Sequence[tuple[str, str]], folder: str, options: str
+) -> None:
+    """Mount options must fit in a page, which 127 layer paths do not, and a ":" or "," in a path
     needs escapes: so the kernel is given short symlinks (`folder`/l/0, ...), relative to the
     thread's own working directory.  Works on every kernel; fsconfig("lowerdir+") needs 6.7.
     It also keeps the host's paths out of the container's /proc/mounts.
     """
     links = os.path.join(folder, "l")
     os.makedirs(links, mode=0o700, exist_ok=True)
-    targets: Sequence[tuple[str, str]] = [
-        *((str(number), path) for number, path in enumerate(rootfs.lower)),
-        ("u", rootfs.upper),
-        ("w", rootfs.work),
-    ]
+    targets = [*((str(number), path) for number, path in enumerate(layers)), *others]
     for name, path in targets:
         os.symlink(path, os.path.join(links, name))
     os.chdir(folder)
     try:
-        lower = ":".join(f"l/{number}" for number in range(len(rootfs.lower)))
+        lower = ":".join(f"l/{number}" for number in range(len(layers)))
         syscalls.mount(
             "overlay",
             "rootfs",
             "overlay",
             0,
-            f"lowerdir={lower},upperdir=l/u,workdir=l/w,index=off,metacopy=off,redirect_dir=off",
+            f"lowerdir={lower}{options},index=off,metacopy=off,redirect_dir=off",
         )
     finally:
         os.chdir("/")

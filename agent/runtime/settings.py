@@ -53,6 +53,11 @@ class Paths:
         return f"{self.settings.run}/execs"
 
     @property
+    def views(self) -> str:
+        """Mount points of `agent.runtime.view`; empty but while something is copied."""
+        return f"{self.settings.run}/views"
+
+    @property
     def state(self) -> str:
         """The OCI runtime's own state directory (--root)."""
         return f"{self.settings.run}/oci"

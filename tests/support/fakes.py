@@ -19,6 +19,7 @@ from pathlib import Path
 
 from agent.api.backend import CreateRequest, HostFacts
 from agent.engine.engine import Engine, Ports, Settings
+from agent.engine.inside import Process, Sample
 from agent.engine.model import (
     Container,
     ContainerConfig,
@@ -32,6 +33,7 @@ from agent.engine.model import (
     Progress,
     PublishedPort,
     RegistryAuth,
+    Resources,
     Volume,
 )
 from agent.engine.ports import Exit, Launch, NetworkInfo, Removed, Rootfs, Survivor
@@ -280,7 +282,7 @@ class FakeStream:
 
 
 class FakeExec:
-    """A running exec; ends with `world.runtime.end_exec(exec_id, code)`."""
+    """A running exec; ends with `world.runtime.finish_exec(exec_id, code)`."""
 
     def __init__(self, config: ExecConfig, on_exit: Callable[[int], None], *, detach: bool) -> None:
         self.pid = 4242
@@ -309,6 +311,16 @@ class FakeProcess:
     signals: list[int] = dataclasses.field(default_factory=list)
 
 
+class FakeView:
+    """A folder of the test as a container's root."""
+
+    def __init__(self, root_fd: int) -> None:
+        self.root_fd = root_fd
+
+    def close(self) -> None:
+        os.close(self.root_fd)
+
+
 class FakeRuntime(Fake):
     """Processes that end when a test says so, or by SIGTERM and SIGKILL as usual.
 
@@ -329,6 +341,8 @@ class FakeRuntime(Fake):
         self.ignored: set[int] = set()
         self.log: dict[str, list[bytes]] = {}
         self.sizes: dict[str, tuple[int, int]] = {}
+        self.samples: dict[str, Sample] = {}
+        self.limits: dict[str, Resources] = {}
         self.on_start: Callable[[str], None] = lambda _identity: None
 
     def create(self, launch: Launch) -> int:
@@ -407,6 +421,29 @@ class FakeRuntime(Fake):
             pieces = [bytes([STDOUT, 0, 0, 0]) + len(one).to_bytes(4) + one for one in pieces]
         return FakeStream(pieces)
 
+    def view(
+        self, container: Container, rootfs: Rootfs, *, writable: bool, mounts: bool = True
+    ) -> FakeView:
+        self._call("view", container.id)
+        return FakeView(os.open(rootfs.upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def owner(self, root_fd: int, user: str) -> tuple[int, int]:
+        return 1000, 1000
+
+    def processes(self, container_id: str) -> list[Process]:
+        return []
+
+    def sample(self, container_id: str) -> Sample:
+        self._process(container_id)
+        return self.samples[container_id]
+
+    def update(self, container: Container, resources: Resources) -> None:
+        self._call("update", container.id)
+        self.limits[container.id] = resources
+
+    def end_exec(self, container_id: str, pid: int) -> None:
+        self._call("end_exec", container_id)
+
     def watch(self, on_exit: Callable[[Exit], None]) -> None:
         self._call("watch")
         self._watcher = on_exit
@@ -450,7 +487,7 @@ class FakeRuntime(Fake):
         for duplex in self._process(container_id).attached:
             duplex.push(stream, data)
 
-    def end_exec(self, exec_id: str, code: int) -> None:
+    def finish_exec(self, exec_id: str, code: int) -> None:
         found = self.execs[exec_id]
         if found.duplex is not None:
             found.duplex.finish()
@@ -663,6 +700,7 @@ class World:
             network=self.network,
             volumes=self.volumes,
             records=self.records,
+            inside=self.runtime,
         )
         settings = Settings(root=str(self.root), boot_id=self.boot_id, kill_timeout=2.0)
         return Engine(ports, FACTS, settings)

@@ -50,7 +50,8 @@ ULIMIT: Final = Table(
 )
 
 
-def _restart_policy(value: object, where: str) -> RestartPolicy:
+def restart_policy(value: object, where: str) -> RestartPolicy:
+    """Raises EngineError (INVALID) with docker's texts."""
     policy = built(RestartPolicy, RESTART_POLICY.decode(value, where))
     if policy.name not in {"", "no", "always", "unless-stopped", "on-failure"}:
         raise invalid(
@@ -220,7 +221,7 @@ HOST_CONFIG: Final = Table(
         Field("LogConfig", _log_config, "log_config"),
         Field("NetworkMode", _network_mode, "network_mode"),
         Field("PortBindings", bindings, "port_bindings"),
-        Field("RestartPolicy", _restart_policy, "restart_policy"),
+        Field("RestartPolicy", restart_policy, "restart_policy"),
         Field("AutoRemove", boolean, "auto_remove"),
         unserved("VolumeDriver", "local"),
         unserved("VolumesFrom"),

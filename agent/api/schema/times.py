@@ -67,6 +67,32 @@ def timestamp(text: str, parameter: str) -> int | None:
     return moment
 
 
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
+_UNITS: Final = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "ms": 1_000_000,
+    "s": SECOND,
+    "m": 60 * SECOND,
+    "h": 3600 * SECOND,
+}
+
+
+def go_duration(text: str) -> int | None:
+    """ns of "1h30m", "10s"; None when it is no duration."""
+    found = _DURATION.findall(text)
+    if not found or "".join(number + unit for number, unit in found) != text:
+        return None
+    return sum(int(float(number) * _UNITS[unit]) for number, unit in found)
+
+
+def moment_or_ago(text: str, parameter: str, now: int) -> int | None:
+    """A timestamp, or how long ago ("24h"): what the prune filter `until` may be."""
+    ago = go_duration(text)
+    return timestamp(text, parameter) if ago is None else now - ago
+
+
 def human_duration(ns: int) -> str:
     """go-units' HumanDuration: "Less than a second", "5 minutes", "About an hour", "3 weeks"."""
     seconds = max(0, ns) // SECOND

@@ -25,7 +25,7 @@ def test_a_life(world):
     )
     execs.resize(exec_id, 24, 80)
     assert world.runtime.execs[exec_id].size == (24, 80)
-    world.runtime.end_exec(exec_id, 3)
+    world.runtime.finish_exec(exec_id, 3)
     info = execs.get(exec_id)
     assert (info.running, info.exit_code, execs.of(identity)) == (False, 3, [])
     assert stream.read() == []
