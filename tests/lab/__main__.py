@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from tests.lab import lab as labs
 from tests.lab.errors import LabError
@@ -13,6 +13,8 @@ from tests.lab.hostroot import FLAVOURS, VARIANTS, Flavour, HostRoots, Variant
 from tests.lab.images import ImageBuilder
 from tests.lab.registry import Registry, program
 from tests.lab.settings import Settings, from_environment
+from tests.lab.vm import Vm
+from tests.lab.vmimage import VmImages
 
 _EPILOG = f"""hosts: NAME[:VARIANT[:FLAVOUR]],... with variants {", ".join(VARIANTS)}
 and flavours {", ".join(FLAVOURS)}; for example --hosts a:systemd,b:plain:bare"""
@@ -31,13 +33,14 @@ def _parse_hosts(text: str) -> list[tuple[str, Variant, Flavour]]:
 
 def _describe(host: Host) -> str:
     state = "on" if host.running else "off"
-    return f"host {host.name:12} {host.ip:13} {host.variant}/{host.flavour} {state}"
+    kind = "virtual machine" if isinstance(host, Vm) else f"{host.variant}/{host.flavour}"
+    return f"host {host.name:12} {host.ip:13} {kind} {state}"
 
 
 def _show(lab: labs.Lab) -> None:
     registry = Registry(lab.directory / "registry", lab.subnet)
     print(f"lab  {lab.name} 10.77.{lab.subnet.index}.0/24 in {lab.directory}")
-    for host in lab.hosts():
+    for host in [*lab.hosts(), *lab.vms()]:
         print(_describe(host))
     if registry.running:
         print(f"registry  {registry.url}  (mirror of docker.io: library/*)")
@@ -46,12 +49,13 @@ def _show(lab: labs.Lab) -> None:
     print(f"ssh key   {lab.key}  (users root, debian)")
 
 
-def _up(settings: Settings, name: str, hosts: str, *, with_registry: bool) -> None:
+def _up(settings: Settings, name: str, hosts: str, vms: list[str], *, with_registry: bool) -> None:
     wanted = _parse_hosts(hosts)
     begin = time.monotonic()
     lab = labs.open_lab(settings, name)
     with ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(lab.host, *one) for one in wanted]
+        jobs: list[Future[Host]] = [pool.submit(lab.host, *one) for one in wanted]
+        jobs += [pool.submit(lab.vm, vm) for vm in vms]
         registry = pool.submit(lab.registry) if with_registry else None
         for job in jobs:
             job.result()
@@ -64,9 +68,10 @@ def _up(settings: Settings, name: str, hosts: str, *, with_registry: bool) -> No
 def _cache(settings: Settings) -> None:
     lab = labs.Lab(settings, labs.LabRecord("none", 0, None))
     jobs = [lab.docker_cli, lambda: program(lab.debian), ImageBuilder(lab.debian).store]
+    jobs += [VmImages(lab.debian).image, VmImages(lab.debian).emulator]
     settings.cache.mkdir(parents=True, exist_ok=True)
     roots = HostRoots(lab.debian)
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(6) as pool:
         done = [pool.submit(job) for job in jobs]
         done += [pool.submit(roots.layers, v, "full") for v in ("systemd", "plain")]  # type: ignore[arg-type]
         for one in done:
@@ -116,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="start it, or what is missing of it")
     up.add_argument("--hosts", default="a:systemd,b:plain")
+    up.add_argument("--vms", default="", help="names of virtual machines (cgroup v2), v1,v2,...")
     up.add_argument("--no-registry", action="store_true")
     verbs.add_parser("list", help="all labs, their hosts and registries")
     verbs.add_parser("down", help="remove every trace of it")
@@ -148,7 +154,8 @@ def main() -> int:
     try:
         if arguments.verb == "up":
             registry = not arguments.no_registry
-            _up(settings, arguments.name, arguments.hosts, with_registry=registry)
+            vms = [name for name in arguments.vms.split(",") if name]
+            _up(settings, arguments.name, arguments.hosts, vms, with_registry=registry)
         elif arguments.verb == "list":
             _list(settings)
         elif arguments.verb == "down":

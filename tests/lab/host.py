@@ -87,7 +87,7 @@ class Host:
         record_file = directory / "host.json"
         for name in ("upper", "work", "top", "data"):
             (directory / name).mkdir(parents=True)
-        _furnish(directory, record, key.with_suffix(".pub").read_text(), subnet)
+        furnish(directory, record, key.with_suffix(".pub").read_text(), subnet)
         temporary = directory / ".host.json"
         temporary.write_text(json.dumps(asdict(record)))
         temporary.rename(record_file)
@@ -253,7 +253,7 @@ class Host:
         return Unit(self._subnet.lab, self.unit, str(folder), plug, root)
 
 
-def _furnish(directory: Path, record: HostRecord, public: str, subnet: network.Subnet) -> None:
+def furnish(directory: Path, record: HostRecord, public: str, subnet: network.Subnet) -> None:
     """What makes this host itself: name, identity, host key, who may log in."""
     upper = directory / "upper"
     private_host_key, public_host_key = new_ssh_key(record.name)

@@ -70,6 +70,7 @@ _INIT = (Path(__file__).parent / "plain_init.py").read_text()
 _BARE_KEY = key_of("bare", 1, MINIMAL_KEY, _BARE, _OFFERED, _SSHD, _AFTER_BARE)
 _PLAIN_KEY = key_of("plain", 1, _BARE_KEY, _INIT, _POWER)
 _SYSTEMD_KEY = key_of("systemd", 2, _BARE_KEY, _SYSTEMD, _MASKED)
+SYSTEMD_FULL_KEY = key_of("full", 1, _SYSTEMD_KEY, _PARTS)
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,6 @@ class HostRoots:
         return [self.debian.cache.entry("host-systemd", _SYSTEMD_KEY, build) / "root", *below]
 
     def _full(self, kind: str, below: list[Path]) -> list[Path]:
-        parent = _PLAIN_KEY if kind == "plain" else _SYSTEMD_KEY
-
         def build(place: Path) -> None:
             script = (
                 "apt-get -q update\napt-get -q -y -o Dpkg::Options::=--force-unsafe-io install "
@@ -138,7 +137,7 @@ class HostRoots:
             )
             self.debian.layer_offline(place, below, script)
 
-        key = key_of("full", 1, parent, _PARTS)
+        key = key_of("full", 1, _PLAIN_KEY, _PARTS) if kind == "plain" else SYSTEMD_FULL_KEY
         return [self.debian.cache.entry(f"host-{kind}-full", key, build) / "root", *below]
 
     def layers(self, variant: Variant, flavour: Flavour) -> tuple[Path, ...]:

@@ -51,12 +51,17 @@ class Subnet:
 
 @dataclass(frozen=True)
 class Plug:
-    """One host's cable: its namespace, address and port on the bridge."""
+    """One host's cable: its namespace, address and port on the bridge.
+
+    With `tap` the namespace is a virtual machine's emulator's: that device is joined to the cable,
+    and the address and hardware address are the guest's.
+    """
 
     switch: str
     netns: str
     ip: str
     gateway: str
+    tap: str = ""
 
     @property
     def port(self) -> str:
@@ -101,16 +106,28 @@ def connect(plug: Plug) -> None:
     """Give the host a new, empty network namespace on the bridge (each boot does: as hardware does)."""
     disconnect(plug)
     run(["ip", "netns", "add", plug.netns])
+    mac = "" if plug.tap else f" address {plug.mac}"
     cable = (
-        f"link add {plug.port} type veth peer name eth0 address {plug.mac} netns {plug.netns}\n"
+        f"link add {plug.port} type veth peer name eth0{mac} netns {plug.netns}\n"
         f"link set {plug.port} master br0 up\n"
     )
     run(["ip", "-n", plug.switch, "-batch", "-"], text=cable)
-    inner = (
+    run(["ip", "-n", plug.netns, "-batch", "-"], text=_joined(plug) if plug.tap else _own(plug))
+
+
+def _own(plug: Plug) -> str:
+    return (
         f"link set lo up\naddr add {plug.ip}/24 brd + dev eth0\nlink set eth0 up\n"
         f"route add default via {plug.gateway}\n"
     )
-    run(["ip", "-n", plug.netns, "-batch", "-"], text=inner)
+
+
+def _joined(plug: Plug) -> str:
+    return (
+        "link add joint type bridge forward_delay 0\n"
+        f"tuntap add dev {plug.tap} mode tap\nlink set eth0 master joint up\n"
+        f"link set {plug.tap} master joint up\nlink set joint up\n"
+    )
 
 
 def disconnect(plug: Plug) -> None:
