@@ -1,6 +1,8 @@
 """The Python SDK (PyPI docker) against a created machine, from the environment of `machine env`."""
 
+import gc
 import socket
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +30,9 @@ def client(box: Installed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield made
     finally:
         made.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()  # here, not in a later test
 
 
 def test_negotiates_and_describes(client: Any, box: Installed) -> None:
