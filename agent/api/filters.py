@@ -295,7 +295,8 @@ def _by_health(filters: Filters, _lookups: ContainerLookups) -> Predicate:
     for value in filters.get("health"):
         if value not in {"none", "starting", "healthy", "unhealthy"}:
             raise invalid_filter("health", [value])
-    return lambda _one: "none" in filters.get("health")
+    wanted = filters.get("health")
+    return lambda one: (one.state.health.status if one.state.health else "none") in wanted
 
 
 _CONTAINER_CHECKS: Final[Mapping[str, Callable[[Filters, ContainerLookups], Predicate]]] = {

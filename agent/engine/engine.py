@@ -10,6 +10,7 @@ from agent.engine.core import Core, Ports, Settings
 from agent.engine.execs import Execs
 from agent.engine.exits import Exits
 from agent.engine.files import ContainerFiles
+from agent.engine.healthwatch import HealthWatch
 from agent.engine.images_use import ImagesUse
 from agent.engine.model import Event
 from agent.engine.ports import NetworkInfo
@@ -51,16 +52,19 @@ class Engine:
         self.files: backend.ContainerFiles = ContainerFiles(core)
         self.usage: backend.Usage = Usage(core)
         self.upkeep: backend.Upkeep = Upkeep(core, removal, volumes)
+        self._health = HealthWatch(core)
         self._removal = removal
         self._recovery = Recovery(core, exits, removal)
 
     def start(self) -> None:
         """Recovers, then watches.  Raises EngineError when the host can't be made ready."""
         self._recovery.run()
+        self._health.start()
         self._sweep_later()
 
     def close(self) -> None:
         """Ends threads and subscriptions; the ports are closed by whom made them."""
+        self._health.close()
         self._core.timers.close()
         self._core.jobs.close()
         self._core.bus.close()

@@ -84,6 +84,7 @@ class Bus:
         self._past: deque[Event] = deque(maxlen=REMEMBERED)
         self._subscribers: list[Subscriber] = []
         self._last = 0
+        self.closed = False
 
     def publish(self, kind: str, action: str, actor: str, attributes: Mapping[str, str]) -> None:
         with self._lock:
@@ -118,6 +119,7 @@ class Bus:
 
     def close(self) -> None:
         """Ends every subscription."""
+        self.closed = True
         with self._lock:
             for subscriber in self._subscribers:
                 subscriber.end()

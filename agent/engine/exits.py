@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 
 from agent.api.backend import WaitResult
+from agent.engine import healthcheck
 from agent.engine.core import Core, stepped, with_state
 from agent.engine.lifecycle import Happening, live
 from agent.engine.model import Container
@@ -89,6 +90,7 @@ class Exits:
                 finished_at=max(finished_at, container.state.started_at),
                 restart_count=container.state.restart_count + verdict.restart,
                 endpoints=(),
+                health=healthcheck.ended(container.state.health),
             ),
         )
         self._release(container)

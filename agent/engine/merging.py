@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from agent.engine import healthcheck
 from agent.engine.model import ContainerConfig, ImageConfig
 from agent.errors import invalid
 
@@ -34,6 +35,7 @@ def merge(config: ContainerConfig, image: ImageConfig) -> ContainerConfig:
         labels={**image.labels, **config.labels},
         stop_signal=config.stop_signal or image.stop_signal,
         shell=config.shell or image.shell,
+        healthcheck=healthcheck.merge(config.healthcheck, image.healthcheck),
     )
 
 
@@ -63,6 +65,7 @@ def validate(config: ContainerConfig) -> None:
         if not entry or entry.startswith("=") or "\0" in entry:
             raise invalid(f"invalid environment variable: {entry}")
     words = (*(config.entrypoint or ()), *(config.cmd or ()), config.working_dir, config.user)
+    healthcheck.validate(config.healthcheck)
     if any("\0" in word for word in words):
         raise invalid("a NUL byte is not allowed in a command, a user or a working directory")
 

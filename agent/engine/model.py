@@ -49,6 +49,7 @@ class ContainerConfig:
     stop_timeout: int | None = None
     on_build: tuple[str, ...] = ()
     shell: tuple[str, ...] = ()
+    healthcheck: Mapping[str, object] | None = None  # API HealthConfig
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class PortBinding:
     """One published port as asked for.  host_port "" or "0" = any; "8000-8010" = any of a range."""
 
     container_port: int
-    protocol: str  # tcp | udp
+    protocol: str  # tcp | udp | sctp
     host_ip: str = ""
     host_port: str = ""
 
@@ -131,7 +132,7 @@ class HostConfig:
     binds: tuple[str, ...] = ()  # "src:dst[:opts]" as given
     mounts: tuple[MountRequest, ...] = ()
     tmpfs: Mapping[str, str] = field(default_factory=dict)  # target -> options
-    network_mode: str = "default"  # default|bridge|host|none|container:<id>
+    network_mode: str = "default"  # default|bridge|host|none|container:<id>|<network>
     port_bindings: tuple[PortBinding, ...] = ()
     publish_all_ports: bool = False
     restart_policy: RestartPolicy = RestartPolicy()
@@ -148,6 +149,7 @@ class HostConfig:
     dns_options: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     extra_hosts: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()  # "container[:alias]"
     group_add: tuple[str, ...] = ()
     ipc_mode: str = ""
     pid_mode: str = ""
@@ -201,6 +203,76 @@ class Endpoint:
     prefix: int  # 16
     gateway: str
     ports: tuple[PublishedPort, ...] = ()
+    address6: str = ""
+    prefix6: int = 0
+    gateway6: str = ""
+    driver: str = "bridge"
+    interface: str = "eth0"  # its name in the container
+    gw_priority: int = 0
+    way_out: bool = True  # default routes and published ports are this endpoint's
+    dns_names: tuple[str, ...] = ()  # what others on the network find it by; the first is for PTR
+    links: tuple[str, ...] = ()  # "container:alias", known to this container only
+
+
+@dataclass(frozen=True)
+class EndpointRequest:
+    """A network that a container is to be on, as asked for (API EndpointSettings)."""
+
+    network: str  # its name; whatever was written while no such network exists
+    address: str = ""  # IPAMConfig.IPv4Address
+    address6: str = ""  # IPAMConfig.IPv6Address
+    aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()  # "container:alias"
+    mac: str = ""
+    gw_priority: int = 0
+    driver_options: Mapping[str, str] = field(default_factory=dict)
+    dns_names: tuple[str, ...] = ()  # filled in when it joins
+
+
+@dataclass(frozen=True)
+class IpamPool:
+    """One entry of a network's IPAM.Config; all texts are addresses."""
+
+    subnet: str = ""  # "10.0.0.0/24"; "" = chosen
+    ip_range: str = ""
+    gateway: str = ""
+    aux_addresses: Mapping[str, str] = field(default_factory=dict)  # never given to a container
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network as asked for (POST /networks/create)."""
+
+    name: str
+    driver: str = "bridge"
+    pools: tuple[IpamPool, ...] = ()
+    enable_ipv4: bool = True
+    enable_ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    ipam_driver: str = "default"
+    ipam_options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HealthResult:
+    """One health check that has ended (API HealthcheckResult)."""
+
+    start: int
+    end: int
+    exit_code: int
+    output: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a container's health checks say (API Health); status: starting, healthy, unhealthy."""
+
+    status: str = "starting"
+    failing_streak: int = 0
+    log: tuple[HealthResult, ...] = ()  # the last five
 
 
 @dataclass(frozen=True)
@@ -218,6 +290,7 @@ class State:
     manually_stopped: bool = False  # `stop`/`kill` by a user: "unless-stopped" stays down
     endpoints: tuple[Endpoint, ...] = ()
     boot_id: str = ""  # /proc/sys/kernel/random/boot_id when started: a pid means nothing after
+    health: Health | None = None  # None: it has no health check
 
 
 @dataclass(frozen=True)
@@ -239,6 +312,8 @@ class Container:
     # The create body as received (Docker-cased JSON): inspect gives HostConfig as it was given.
     given_config: Mapping[str, object] = field(default_factory=dict)
     given_host_config: Mapping[str, object] = field(default_factory=dict)
+    # Every network that it is on, or will be when it starts; the first is HostConfig.NetworkMode's.
+    networks: tuple[EndpointRequest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -358,9 +433,14 @@ class RegistryAuth:
 
 @dataclass(frozen=True)
 class Progress:
-    """One line of a pull's progress stream (API JSONMessage)."""
+    """One line of a pull's or push's progress stream (API JSONMessage).
+
+    `stream` and `aux`: a line of text, or a document, without a status.
+    """
 
     status: str
     id: str = ""
     current: int | None = None
     total: int | None = None
+    aux: Mapping[str, object] | None = None
+    stream: str = ""

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import os
 
+from agent.engine import healthcheck
 from agent.engine.core import Core, stepped, with_state
 from agent.engine.failures import failure_code
 from agent.engine.joining import Joining, Sandbox
@@ -113,6 +114,7 @@ class Starting:
             started_at=self._core.ports.clock.now(),
             endpoints=(sandbox.endpoint,) if sandbox.endpoint else (),
             boot_id=self._core.settings.boot_id,
+            health=healthcheck.initial(container.config),
         )
         self._core.save(with_state(container, state))
 

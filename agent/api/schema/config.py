@@ -31,6 +31,25 @@ def _exposed_ports(value: object, where: str) -> tuple[str, ...]:
     return tuple(exposed(key) for key in key_set(value, where))
 
 
+HEALTHCHECK: Final = Table(
+    "HealthConfig",
+    (
+        Field("Test", texts, "Test"),
+        Field("Interval", integer, "Interval"),
+        Field("Timeout", integer, "Timeout"),
+        Field("StartPeriod", integer, "StartPeriod"),
+        Field("StartInterval", integer, "StartInterval"),
+        Field("Retries", integer, "Retries"),
+    ),
+)
+
+
+def _healthcheck(value: object, where: str) -> Document:
+    """Kept in the API's spelling, as images have it."""
+    found = HEALTHCHECK.decode(value, where)
+    return {name: list(one) if isinstance(one, tuple) else one for name, one in found.items()}
+
+
 CONTAINER_CONFIG: Final = Table(
     "ContainerConfig",
     (
@@ -46,8 +65,7 @@ CONTAINER_CONFIG: Final = Table(
         Field("StdinOnce", boolean, "stdin_once"),
         Field("Env", texts, "env"),
         Field("Cmd", text_or_texts, "cmd"),
-        # ["NONE"] switches health checks off, which is all that is served of them.
-        unserved("Healthcheck", {"Test": ["NONE"]}, {"test": ["NONE"]}),
+        Field("Healthcheck", _healthcheck, "healthcheck"),
         unserved("ArgsEscaped"),
         Field("Image", text, "image"),
         Field("Volumes", key_set, "volumes"),

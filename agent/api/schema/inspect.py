@@ -10,7 +10,14 @@ from agent.api.schema.host import HOST_CONFIG
 from agent.api.schema.networking import LIVE_PHASES, settings_document
 from agent.api.schema.times import rfc3339
 from agent.api.version import CURRENT, Version
-from agent.engine.model import Container, ContainerConfig, HostConfig, MountPoint, Phase
+from agent.engine.model import (
+    Container,
+    ContainerConfig,
+    Health,
+    HostConfig,
+    MountPoint,
+    Phase,
+)
 
 DEFAULT_SHM: Final = 64 * 1024 * 1024
 
@@ -154,7 +161,7 @@ def inspect_document(container: Container, around: Surroundings) -> Document:
 def state_document(container: Container) -> Document:
     state = container.state
     live = state.phase in LIVE_PHASES
-    return {
+    document: Document = {
         "Status": state.phase.value,
         "Running": live,
         "Paused": state.phase is Phase.PAUSED,
@@ -166,6 +173,25 @@ def state_document(container: Container) -> Document:
         "Error": state.error,
         "StartedAt": rfc3339(state.started_at),
         "FinishedAt": rfc3339(state.finished_at),
+    }
+    if state.health is not None:
+        document["Health"] = health_document(state.health)
+    return document
+
+
+def health_document(health: Health) -> Document:
+    return {
+        "Status": health.status,
+        "FailingStreak": health.failing_streak,
+        "Log": [
+            {
+                "Start": rfc3339(one.start),
+                "End": rfc3339(one.end),
+                "ExitCode": one.exit_code,
+                "Output": one.output,
+            }
+            for one in health.log
+        ],
     }
 
 
@@ -188,7 +214,7 @@ def config_document(container: Container) -> Document:
         "StdinOnce": config.stdin_once,
         "Env": list(config.env),
         "Cmd": _list_or_none(config.cmd),
-        "Healthcheck": container.given_config.get("Healthcheck"),
+        "Healthcheck": dict(config.healthcheck) if config.healthcheck else None,
         "Image": container.image_ref,
         "Volumes": {target: {} for target in sorted(config.volumes)} or None,
         "WorkingDir": config.working_dir,

@@ -45,6 +45,9 @@ def status_text(container: Container, now: int) -> str:
     state = container.state
     up = f"Up {human_duration(now - state.started_at)}"
     ago = f"({state.exit_code}) {human_duration(now - state.finished_at)} ago"
+    if state.health is not None and state.phase is Phase.RUNNING:
+        status = state.health.status
+        return f"{up} ({'health: starting' if status == 'starting' else status})"
     return {
         Phase.CREATED: "Created",
         Phase.RUNNING: up,

@@ -214,7 +214,6 @@ def test_mistakes_are_refused(parts, says):
 @pytest.mark.parametrize(
     ("parts", "names"),
     [
-        ({"Healthcheck": {"Test": ["CMD", "x"]}}, "ContainerConfig.Healthcheck"),
         ({"NetworkDisabled": True}, "ContainerConfig.NetworkDisabled"),
         ({"MacAddress": "02:00:00:00:00:01"}, "ContainerConfig.MacAddress"),
         ({"HostConfig": {"Links": ["a:b"]}}, "HostConfig.Links"),
