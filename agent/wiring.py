@@ -23,7 +23,7 @@ from agent.host.tree import make_private
 from agent.images import open_store
 from agent.images.settings import RegistrySettings
 from agent.images.store import ImageStore
-from agent.net.network import BridgeNetwork, NetworkSettings, open_network
+from agent.net.network import HostNetworks, NetworkSettings, open_network
 from agent.runtime import RuntimeSettings, open_runtime
 from agent.server.listeners import Listener, TlsListener, UnixListener
 from agent.server.tls import TlsConfig, TlsError, load_identity
@@ -55,7 +55,7 @@ class Agent:
     engine: Engine
     application: EngineApplication
     images: ImageStore
-    network: BridgeNetwork
+    network: HostNetworks
     ports: Ports
     _closing: contextlib.ExitStack
 
@@ -100,6 +100,7 @@ def compose(config: Config, version: str) -> Agent:
             volumes=open_volumes(config.root),
             records=records,
             inside=runtime,
+            transfers=images.transfers(),
         )
         host = facts.host_facts(config, runtime.name, version)
         engine = Engine(ports, host, Settings(root=config.root, boot_id=boot_id()))

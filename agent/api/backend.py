@@ -15,18 +15,21 @@ from agent.engine.inside import PathStat, Process, Sample
 from agent.engine.model import (
     Container,
     ContainerConfig,
+    EndpointRequest,
     Event,
     ExecConfig,
     ExecInfo,
     HostConfig,
     Image,
     LogQuery,
+    NetworkSpec,
     Progress,
     RegistryAuth,
     RestartPolicy,
     Volume,
 )
 from agent.engine.ports import NetworkInfo, Removed
+from agent.engine.transfers import Transfers
 from agent.wire.streams import BodyReader, ChunkSource, Duplex, PullStream
 
 
@@ -40,6 +43,7 @@ class CreateRequest:
     platform: str
     given_config: Mapping[str, object]
     given_host_config: Mapping[str, object]
+    networks: tuple[EndpointRequest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,42 @@ class ImagesBackend(Protocol):
     def remove(self, reference: str, *, force: bool) -> list[Removed]: ...
 
 
+class Networking(Protocol):
+    """agent.engine.networks_use"""
+
+    def get(self, reference: str) -> NetworkInfo: ...
+
+    def create(self, spec: NetworkSpec) -> NetworkInfo: ...
+
+    def remove(self, reference: str) -> None: ...
+
+    def prune(self, matches: Callable[[NetworkInfo], bool]) -> list[str]: ...
+
+    def connect(self, reference: str, container: str, request: EndpointRequest) -> None: ...
+
+    def disconnect(self, reference: str, container: str, *, force: bool) -> None: ...
+
+
+class TransfersBackend(Transfers, Protocol):
+    """agent.engine.transfers_use"""
+
+    def pull_all(
+        self,
+        name: str,
+        *,
+        platform: str,
+        auth: RegistryAuth | None,
+        progress: Callable[[Progress], None],
+        gone: Callable[[], bool],
+    ) -> list[Image]:
+        """Every tag of a repository, one after the other."""
+        ...
+
+    def prune(self, chosen: Callable[[Image], bool]) -> tuple[list[Removed], int]:
+        """Remove the chosen images that no container uses; (what went, bytes)."""
+        ...
+
+
 class VolumesBackend(Protocol):
     def create(
         self, name: str, driver: str, labels: Mapping[str, str], options: Mapping[str, str]
@@ -294,6 +334,9 @@ class Backend(Protocol):
     def images(self) -> ImagesBackend: ...
 
     @property
+    def transfers(self) -> TransfersBackend: ...
+
+    @property
     def volumes(self) -> VolumesBackend: ...
 
     @property
@@ -307,6 +350,9 @@ class Backend(Protocol):
 
     @property
     def facts(self) -> HostFacts: ...
+
+    @property
+    def networking(self) -> Networking: ...
 
     def networks(self) -> list[NetworkInfo]: ...
 

@@ -62,8 +62,7 @@ class BuildRuns:
                 )
             )
             undo.callback(core.ports.runtime.delete, identity)
-            if sandbox.endpoint is not None:
-                core.ports.network.connect(identity, sandbox.endpoint, pid)
+            self._joining.plug(container, sandbox, pid)
             stream = core.ports.runtime.attach(identity)
             undo.callback(stream.close)
             core.ports.runtime.start(identity)

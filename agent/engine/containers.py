@@ -13,6 +13,7 @@ from agent.engine.creation import Creation
 from agent.engine.exits import Exits
 from agent.engine.lifecycle import Happening, live
 from agent.engine.model import Container, LogQuery, Phase
+from agent.engine.networks_use import NetworksUse
 from agent.engine.removal import Removal
 from agent.engine.starting import Starting
 from agent.engine.stopping import Stopping
@@ -83,6 +84,7 @@ class ContainersUse:
                 self._core.book.free(new, container.id)
                 raise
             self._core.book.free(old, container.id)
+            NetworksUse(self._core).renamed(renamed)
         self._core.event(renamed, "rename", oldName=f"/{old}")
 
     def pause(self, reference: str) -> None:

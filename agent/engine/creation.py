@@ -12,7 +12,18 @@ import dataclasses
 from collections.abc import Sequence
 
 from agent.api.backend import Created, CreateRequest
-from agent.engine import hostsfile, limits, merging, mountspec, names, publishing, restart, signals
+from agent.engine import (
+    hostsfile,
+    limits,
+    linking,
+    merging,
+    mountspec,
+    names,
+    networks_use,
+    publishing,
+    restart,
+    signals,
+)
 from agent.engine.core import Core
 from agent.engine.model import Container, ContainerConfig, HostConfig, Image, MountPoint, Volume
 from agent.errors import EngineError, Kind, not_found
@@ -52,7 +63,7 @@ class Creation:
             signals.number(config.stop_signal)
         merging.validate(config)
         for one in host.mounts:
-            if one.type == "bind" and one.source.startswith("/"):
+            if one.type == "bind" and one.source.startswith("/") and not one.create_mountpoint:
                 self._core.files.require_source(one.source)
         return (
             *publishing.validate(config, host),
@@ -60,25 +71,45 @@ class Creation:
         )
 
     def _container(self, request: CreateRequest, image: Image) -> Container:
-        host = request.host_config
+        host = self._resolved(request.host_config)
         config = merging.merge(request.config, image.config)
         path, args = merging.command(config)
         merging.validate(config)
         identity = names.random_id()
-        return Container(
+        container = Container(
             id=identity,
             name="",
             created=self._core.ports.clock.now(),
             config=dataclasses.replace(config, hostname=self._hostname(config, host, identity)),
-            host_config=host,
+            host_config=linking.validate(host, self._core.book),
             image_id=image.id,
             image_ref=request.config.image,
             path=path,
             args=args,
-            mounts=mountspec.plan(host, config.volumes, names.random_id),
+            mounts=mountspec.plan(host, config.volumes, names.random_id, self._inherited(host)),
             given_config=request.given_config,
             given_host_config=request.given_host_config,
+            networks=request.networks,
         )
+        return networks_use.settled(container, self._core.ports.network.networks())
+
+    def _inherited(self, host: HostConfig) -> tuple[MountPoint, ...]:
+        """--volumes-from.  NOT_FOUND for an unknown container."""
+        found: list[MountPoint] = []
+        for spec in host.volumes_from:
+            other = self._core.book.find(spec.partition(":")[0])
+            found += mountspec.inherit(spec, other.mounts)[1]
+        return tuple(found)
+
+    def _resolved(self, host: HostConfig) -> HostConfig:
+        """PidMode and IpcMode with the id of the container that they name."""
+        modes = {}
+        for name in ("pid_mode", "ipc_mode"):
+            mode = getattr(host, name)
+            if mode.startswith("container:"):
+                other = self._core.book.find(mode.removeprefix("container:"))
+                modes[name] = f"container:{other.id}"
+        return dataclasses.replace(host, **modes)
 
     def _hostname(self, config: ContainerConfig, host: HostConfig, identity: str) -> str:
         if config.hostname:

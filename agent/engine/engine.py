@@ -13,12 +13,14 @@ from agent.engine.files import ContainerFiles
 from agent.engine.healthwatch import HealthWatch
 from agent.engine.images_use import ImagesUse
 from agent.engine.model import Event
+from agent.engine.networks_use import NetworksUse
 from agent.engine.ports import NetworkInfo
 from agent.engine.recovery import Recovery
 from agent.engine.removal import Removal
 from agent.engine.respawns import Respawns
 from agent.engine.starting import Starting
 from agent.engine.stopping import Stopping
+from agent.engine.transfers_use import TransfersUse
 from agent.engine.upkeep import Upkeep
 from agent.engine.usage import Usage
 from agent.engine.volumes_use import VolumesUse
@@ -46,7 +48,10 @@ class Engine:
         self.containers: backend.Containers = ContainersUse(
             core, starting, stopping, removal, exits
         )
-        self.images: backend.ImagesBackend = ImagesUse(core)
+        images = ImagesUse(core)
+        self.images: backend.ImagesBackend = images
+        self.transfers: backend.TransfersBackend = TransfersUse(core, images)
+        self.networking: backend.Networking = NetworksUse(core)
         volumes = VolumesUse(core)
         self.volumes: backend.VolumesBackend = volumes
         self.files: backend.ContainerFiles = ContainerFiles(core)

@@ -121,6 +121,7 @@ class Exits:
         self._core.book.put(after)
 
     def _release(self, container: Container) -> None:
+        self._core.ports.network.silence_names(container.id)
         for endpoint in container.state.endpoints:
             try:
                 self._core.ports.network.release(container.id, endpoint)
@@ -145,5 +146,5 @@ class Exits:
                 attributes = {"container": after.id, "driver": mount.driver}
                 core.bus.publish("volume", "unmount", mount.name, attributes)
         for endpoint in before.state.endpoints:
-            attributes = {"container": after.id, "name": endpoint.network, "type": "bridge"}
+            attributes = {"container": after.id, "name": endpoint.network, "type": endpoint.driver}
             core.bus.publish("network", "disconnect", endpoint.network_id, attributes)

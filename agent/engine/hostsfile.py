@@ -15,6 +15,7 @@ from agent.engine.model import ContainerConfig, HostConfig
 from agent.errors import invalid
 
 HOST_GATEWAY: Final = "host-gateway"
+EMBEDDED: Final = "127.0.0.11"
 # What docker gives a container whose host has only a loopback resolver.
 FALLBACK_NAMESERVERS: Final = ("8.8.8.8", "8.8.4.4")
 _LABELS: Final = r"[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?"
@@ -79,9 +80,14 @@ def hosts(
     """/etc/hosts.  `address` "" = no interface; `gateway` is what "host-gateway" stands for."""
     lines = [_FIXED, *_extra(extra_hosts, gateway)]
     if address:
-        full = f"{hostname}.{domainname} " if domainname else ""
-        lines.append(f"{address}\t{full}{hostname}\n")
+        lines.append(line(address, hostname, domainname))
     return "".join(lines)
+
+
+def line(address: str, hostname: str, domainname: str = "") -> str:
+    """One address of the container itself."""
+    full = f"{hostname}.{domainname} " if domainname else ""
+    return f"{address}\t{full}{hostname}\n"
 
 
 def host_mode_hosts(host_file: str, extra_hosts: Iterable[str], *, gateway: str) -> str:
@@ -140,6 +146,30 @@ def resolv_conf(parts: Resolver) -> str:
     if parts.options:
         lines.append(f"options {' '.join(parts.options)}\n")
     return "".join(lines)
+
+
+def embedded_resolv_conf(parts: Resolver) -> str:
+    """For a container with the embedded name server: single words are names on its networks."""
+    options = parts.options
+    if not any(one.startswith("ndots:") for one in options):
+        options = (*options, "ndots:0")
+    head = "# Made by the container engine; names are served by its embedded name server.\n\n"
+    return head + resolv_conf(Resolver((EMBEDDED,), parts.search, options))
+
+
+def upstream(own: Resolver, host: HostConfig) -> tuple[tuple[str, ...], bool]:
+    """(servers that the embedded one asks, they are the host's own loopback ones)."""
+    if host.dns:
+        return tuple(one for one in host.dns if one != EMBEDDED), False
+    servers = own.nameservers
+    outside = tuple(one for one in servers if not _loopback(one))
+    if outside or not servers:
+        return outside or FALLBACK_NAMESERVERS, False
+    return servers, True
+
+
+def _loopback(nameserver: str) -> bool:
+    return ipaddress.ip_address(nameserver.partition("%")[0]).is_loopback
 
 
 def _is_address(word: str) -> bool:

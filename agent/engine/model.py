@@ -103,6 +103,20 @@ class MountRequest:
     driver_options: Mapping[str, str] = field(default_factory=dict)
     tmpfs_size: int = 0
     tmpfs_mode: int | None = None
+    tmpfs_flags: tuple[str, ...] = ()  # "exec", "uid=1000"
+    non_recursive: bool = False
+    create_mountpoint: bool = False
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
+    subpath: str = ""  # in the volume
+
+
+@dataclass(frozen=True)
+class BlockLimit:
+    """A weight, or bytes or operations a second, of one block device."""
+
+    path: str
+    value: int
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,14 @@ class Resources:
     pids_limit: int | None = None
     ulimits: tuple[Ulimit, ...] = ()
     devices: tuple[DeviceMapping, ...] = ()
+    device_cgroup_rules: tuple[str, ...] = ()  # "c 42:* rmw"
+    cgroup_parent: str = ""
+    blkio_weight: int = 0
+    blkio_weight_device: tuple[BlockLimit, ...] = ()
+    blkio_read_bps: tuple[BlockLimit, ...] = ()
+    blkio_write_bps: tuple[BlockLimit, ...] = ()
+    blkio_read_iops: tuple[BlockLimit, ...] = ()
+    blkio_write_iops: tuple[BlockLimit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +172,7 @@ class HostConfig:
     dns_search: tuple[str, ...] = ()
     extra_hosts: tuple[str, ...] = ()
     links: tuple[str, ...] = ()  # "container[:alias]"
+    volumes_from: tuple[str, ...] = ()  # "container[:ro|rw]"
     group_add: tuple[str, ...] = ()
     ipc_mode: str = ""
     pid_mode: str = ""
@@ -179,6 +202,10 @@ class MountPoint:
     copy_up: bool = False  # fill an empty volume from the image on first use
     anonymous: bool = False  # removed with the container (-v / --rm)
     tmpfs_options: str = ""
+    recursive: bool = True
+    read_only_recursive: bool = False  # what is mounted below the source is read-only too
+    subpath: str = ""  # in the volume
+    create_source: bool = True  # a bind's missing source is made (-v; Mounts ask for it)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,13 @@ from typing import Protocol
 from agent.engine.model import (
     Container,
     Endpoint,
+    EndpointRequest,
     ExecConfig,
     Image,
+    IpamPool,
     LogQuery,
     MountPoint,
+    NetworkSpec,
     PortBinding,
     Progress,
     RegistryAuth,
@@ -232,7 +235,7 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """A network as the API shows it."""
+    """A network as the API shows it.  `subnet` and `gateway` are its IPv4 ones."""
 
     name: str
     id: str
@@ -241,20 +244,59 @@ class NetworkInfo:
     gateway: str = ""
     created: int = 0
     options: Mapping[str, str] = field(default_factory=dict)
+    pools: tuple[IpamPool, ...] = ()
+    enable_ipv4: bool = True
+    enable_ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    ipam_driver: str = "default"
+    ipam_options: Mapping[str, str] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    builtin: bool = False  # bridge, host, none
+
+    @property
+    def named(self) -> bool:
+        """Whether its containers have the embedded name server: all but the built-in ones."""
+        return not self.builtin
+
+
+@dataclass(frozen=True)
+class NameServers:
+    """Where a container's name server asks for names that are not of its networks."""
+
+    servers: tuple[str, ...] = ()
+    from_host: bool = False  # the host's own loopback servers: asked from the host's namespace
 
 
 class Network(Protocol):
-    """Bridge, addresses, published ports (agent.net)."""
+    """Networks of this host: addresses, cables, published ports, names (agent.net)."""
 
     def setup(self, endpoints: Iterable[tuple[str, Endpoint]]) -> None:
-        """At agent start: bridge and nft table exist, rules are exactly those of the live
+        """At agent start: bridges and nft table exist, rules are exactly those of the live
         (container id, endpoint) pairs, their addresses are taken, orphaned veths are removed."""
         ...
 
-    def networks(self) -> list[NetworkInfo]: ...
+    def networks(self) -> list[NetworkInfo]:
+        """The built-in ones first, then by time of creation."""
+        ...
 
-    def reserve(self, container_id: str, ports: Sequence[PortBinding]) -> Endpoint:
-        """Take an address and host ports on the default bridge.
+    def create(self, spec: NetworkSpec) -> NetworkInfo:
+        """Durable on return.  CONFLICT for a taken name, FORBIDDEN for a predefined one, INVALID or
+        CONFLICT for subnets that can't be; nothing is left when it raises."""
+        ...
+
+    def remove(self, network_id: str) -> None:
+        """FORBIDDEN for predefined networks and for those with endpoints."""
+        ...
+
+    def reserve(
+        self,
+        container_id: str,
+        ports: Sequence[PortBinding],
+        requests: Sequence[EndpointRequest] = (EndpointRequest("bridge"),),
+    ) -> tuple[Endpoint, ...]:
+        """Take an address on each of these networks, and the host ports on that which is the way
+        out (gateway priority, then name; internal ones last).
 
         A taken port is CONFLICT-free text as docker's: INTERNAL "driver failed programming
         external connectivity on endpoint NAME: Bind for 0.0.0.0:80 failed: port is already
@@ -264,11 +306,47 @@ class Network(Protocol):
         ...
 
     def connect(self, container_id: str, endpoint: Endpoint, pid: int) -> None:
-        """veth into pid's network namespace, address, default route, published ports' rules."""
+        """An interface in pid's network namespace, addresses, default route and published ports'
+        rules where it is the way out, its names."""
         ...
 
     def release(self, container_id: str, endpoint: Endpoint) -> None:
-        """Idempotent: rules, veth, address and ports are given back."""
+        """Idempotent: names, rules, interface, address and ports are given back."""
+        ...
+
+    def attach(
+        self,
+        container_id: str,
+        pid: int,
+        endpoints: Sequence[Endpoint],
+        request: EndpointRequest,
+        ports: Sequence[PortBinding],
+    ) -> tuple[Endpoint, ...]:
+        """One network more for a running container: all its endpoints as they are then, since the
+        way out may have moved.  Nothing has changed when it raises."""
+        ...
+
+    def detach(
+        self,
+        container_id: str,
+        pid: int,
+        endpoints: Sequence[Endpoint],
+        endpoint: Endpoint,
+        ports: Sequence[PortBinding],
+    ) -> tuple[Endpoint, ...]:
+        """One less: the interface is gone on return; the others as they are then."""
+        ...
+
+    def serve_names(self, container_id: str, pid: int, upstream: NameServers) -> None:
+        """Start (or start anew) the name server at 127.0.0.11 of a running container."""
+        ...
+
+    def silence_names(self, container_id: str) -> None:
+        """End it.  Idempotent; must come when the container ends: it holds its namespace."""
+        ...
+
+    def rename(self, endpoint: Endpoint) -> None:
+        """The endpoint's names are now those that it carries."""
         ...
 
     def close(self) -> None: ...

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from agent.engine.model import ContainerConfig, HostConfig, PortBinding
-from agent.errors import invalid, not_found
+from agent.errors import invalid
 
 BRIDGE_MODES: Final = frozenset({"", "default", "bridge"})
 
 
 def mode(network_mode: str) -> str:
-    """ "bridge", "host", "none" or "container".  NOT_FOUND "network x not found" for others."""
+    """ "bridge" (the default one), "host", "none", "container" or "custom" (a network's name or id)."""
     if network_mode in BRIDGE_MODES:
         return "bridge"
     if network_mode in {"host", "none"}:
@@ -21,7 +21,7 @@ def mode(network_mode: str) -> str:
         if not network_mode.partition(":")[2]:
             raise invalid("invalid container format container:<name|id>")
         return "container"
-    raise not_found(f"network {network_mode} not found")
+    return "custom"
 
 
 def shared_with(network_mode: str) -> str:
@@ -73,7 +73,11 @@ def exposed(ports: Iterable[str]) -> list[tuple[int, str]]:
     for word in ports:
         numbers, _, protocol = word.partition("/")
         low, _, high = numbers.partition("-")
-        if not _port(low) or (high and not _port(high)) or protocol not in {"", "tcp", "udp"}:
+        if (
+            not _port(low)
+            or (high and not _port(high))
+            or protocol not in {"", "tcp", "udp", "sctp"}
+        ):
             continue
         found.update((port, protocol or "tcp") for port in range(int(low), int(high or low) + 1))
     return sorted(found)

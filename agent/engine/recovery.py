@@ -14,6 +14,7 @@ from enum import Enum
 
 from agent.engine.core import Core, with_state
 from agent.engine.exits import Exits
+from agent.engine.joining import Joining, named
 from agent.engine.lifecycle import live
 from agent.engine.model import Container, Endpoint, Phase
 from agent.engine.ports import Exit, Survivor
@@ -65,6 +66,7 @@ class Recovery:
         self._adopt(verdicts, survivors)
         self._remove_strangers(survivors)
         core.ports.network.setup(_endpoints(verdicts))
+        self._serve_names(verdicts, survivors)
         for container, verdict in verdicts:
             self._settle(container, verdict, survivors.get(container.id))
         self._reconcile()
@@ -103,6 +105,18 @@ class Recovery:
             if pid and pid != container.state.pid:
                 state = dataclasses.replace(container.state, pid=pid)
                 self._core.book.put(with_state(container, state))
+
+    def _serve_names(
+        self, verdicts: Iterable[tuple[Container, Verdict]], survivors: dict[str, Survivor]
+    ) -> None:
+        """The name servers died with the last agent."""
+        joining = Joining(self._core)
+        for container, verdict in verdicts:
+            if verdict is Verdict.ADOPT and named(container.state.endpoints):
+                try:
+                    joining.serve_names(container, survivors[container.id].pid)
+                except EngineError as error:
+                    _log.error("container %s has no name server: %s", container.id, error.message)
 
     def _remove_strangers(self, survivors: Iterable[str]) -> None:
         """Processes of containers that no record knows."""

@@ -51,6 +51,19 @@ class SandboxFiles:
         _write(found.resolv_conf, resolv_conf)
         return found
 
+    def rewrite_resolv_conf(self, identity: str, text: str) -> None:
+        """In place: a running container sees it."""
+        _write(self.paths(identity).resolv_conf, text)
+
+    def amend_hosts(self, identity: str, *, add: str = "", without: Iterable[str] = ()) -> None:
+        """In place: lines of these addresses go, `add` comes at the end; what the container itself
+        has written stays."""
+        path, gone = self.paths(identity).hosts, set(without)
+        kept = [one for one in _read(path).splitlines(keepends=True) if _first(one) not in gone]
+        if kept and not kept[-1].endswith("\n"):
+            kept.append("\n")
+        _write(path, "".join(kept) + add)
+
     def remove(self, identity: str) -> None:
         """Idempotent.  The folder goes when nobody else keeps a file (a log) in it."""
         folder = os.path.join(self._folder, identity)
@@ -105,6 +118,10 @@ class SandboxFiles:
                         seen.add(key)
                         total += found.st_size
         return total
+
+
+def _first(line: str) -> str:
+    return line.split(maxsplit=1)[0] if line.strip() else ""
 
 
 def _source_error(path: str, error: OSError) -> EngineError:

@@ -9,18 +9,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import os
 
 from agent.engine import healthcheck
 from agent.engine.core import Core, stepped, with_state
 from agent.engine.failures import failure_code
 from agent.engine.joining import Joining, Sandbox
-from agent.engine.lifecycle import Happening
+from agent.engine.lifecycle import Happening, live
 from agent.engine.model import Container, Phase
 from agent.engine.ports import Launch
 from agent.engine.removal import Removal
 from agent.engine.respawns import Respawns
-from agent.errors import EngineError, Kind, internal
+from agent.errors import EngineError, Kind, conflict, internal
 
 _log = logging.getLogger(__name__)
 
@@ -81,11 +80,12 @@ class Starting:
         core.book.next_run(identity)
         rootfs = ports.snapshots.prepare(identity, container.image_id)
         self._make_sources(container)
+        self._check_donors(container)
         sandbox = self._joining.join(container)
         undo.callback(self._joining.leave, container, sandbox)
         pid = ports.runtime.create(
             Launch(
-                container=container,
+                container=_with_env(container, sandbox.env),
                 rootfs=rootfs,
                 hostname=sandbox.hostname,
                 etc_hosts=sandbox.etc.hosts,
@@ -96,8 +96,7 @@ class Starting:
             )
         )
         undo.callback(ports.runtime.delete, identity)
-        if sandbox.endpoint is not None:
-            ports.network.connect(identity, sandbox.endpoint, pid)
+        self._joining.plug(container, sandbox, pid)
         core.attachments.bind(identity, ports.runtime.attach)
         ports.runtime.start(identity)
         self._respawns.started(identity)
@@ -112,17 +111,31 @@ class Starting:
             error="",
             oom_killed=False,
             started_at=self._core.ports.clock.now(),
-            endpoints=(sandbox.endpoint,) if sandbox.endpoint else (),
+            endpoints=sandbox.endpoints,
             boot_id=self._core.settings.boot_id,
             health=healthcheck.initial(container.config),
         )
         self._core.save(with_state(container, state))
 
+    def _check_donors(self, container: Container) -> None:
+        """PidMode and IpcMode "container:x" need one that runs, and lets others in."""
+        host = container.host_config
+        for what, mode in (("PID", host.pid_mode), ("IPC", host.ipc_mode)):
+            if not mode.startswith("container:"):
+                continue
+            other = self._core.book.find(mode.removeprefix("container:"))
+            if not live(other.state.phase):
+                raise conflict(f"cannot join {what} of a non running container: {other.id}")
+            if what == "IPC" and other.host_config.ipc_mode != "shareable":
+                raise conflict(
+                    f"cannot join IPC of container {other.id}: non-shareable IPC"
+                    " (hint: use IpcMode:shareable for the donor container)"
+                )
+
     def _make_sources(self, container: Container) -> None:
         """-v sources are made when missing; --mount sources must be there (the runtime says so)."""
-        asked = {os.path.normpath(one.target) for one in container.host_config.mounts}
         for mount in container.mounts:
-            if mount.type == "bind" and mount.target not in asked:
+            if mount.type == "bind" and mount.create_source:
                 self._core.files.make_source(mount.source)
 
     def _failed(self, before: Container, message: str) -> None:
@@ -156,11 +169,19 @@ class Starting:
                     "read/write": "true" if mount.read_write else "false",
                 }
                 core.bus.publish("volume", "mount", mount.name, attributes)
-        if sandbox.endpoint is not None:
+        for endpoint in sandbox.endpoints:
             attributes = {
                 "container": container.id,
-                "name": sandbox.endpoint.network,
-                "type": "bridge",
+                "name": endpoint.network,
+                "type": endpoint.driver,
             }
-            core.bus.publish("network", "connect", sandbox.endpoint.network_id, attributes)
+            core.bus.publish("network", "connect", endpoint.network_id, attributes)
         core.event(container, "start")
+
+
+def _with_env(container: Container, env: tuple[str, ...]) -> Container:
+    """The container's own variables win over those of its links."""
+    if not env:
+        return container
+    config = dataclasses.replace(container.config, env=(*env, *container.config.env))
+    return dataclasses.replace(container, config=config)

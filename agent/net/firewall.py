@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import threading
 from collections import deque
@@ -12,7 +13,7 @@ from agent.net import rules
 from agent.net.netlink import NETLINK_NETFILTER, NetlinkSocket
 from agent.net.nfnetlink import generation
 from agent.net.nftables import Nft, NftError
-from agent.net.rules import Forwarding, Plan
+from agent.net.rules import Forwarding, NetworkRules, Plan
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,40 @@ class Firewall:
             if gone:
                 self._change(rules.withdraw(self._plan, gone))
 
+    def add_network(self, network: NetworkRules) -> None:
+        """Idempotent."""
+        with self._lock:
+            before = self._plan
+            known = before.networks.get(network.key)
+            if known == network:
+                return
+            networks = {**before.networks, network.key: network}
+            self._plan = dataclasses.replace(before, networks=networks)
+            try:
+                if known is None:
+                    self._change(rules.add_network(self._plan, network))
+                else:
+                    self._assert()
+            except (NftError, OSError):
+                self._plan = before
+                raise
+
+    def drop_network(self, key: str) -> None:
+        """Idempotent.  Its containers' ports have been withdrawn."""
+        with self._lock:
+            networks = dict(self._plan.networks)
+            network = networks.pop(key, None)
+            if network is not None:
+                self._plan = dataclasses.replace(self._plan, networks=networks)
+                self._change(rules.drop_network(self._plan, network))
+
+    def guard6(self, links: tuple[int, ...]) -> None:
+        """See Plan.guarded6: IPv6 forwarding has just been turned on, or is about to be."""
+        with self._lock:
+            if self._plan.guarded6 != links:
+                self._plan = dataclasses.replace(self._plan, guarded6=links)
+                self._assert()
+
     def is_own(self, number: int) -> bool:
         """Whether that generation is the work of this object.  Waits for a running change."""
         with self._lock:
@@ -113,8 +148,10 @@ class Firewall:
     def _assert(self) -> None:
         user_rules = () if self._take_user_rules() else self._user_rules
         wanted = [one for some in self._forwardings.values() for one in some]
+        present = self._chains()
         try:
-            self._commit(rules.assertion(self._plan, wanted, user_rules=user_rules))
+            text = rules.assertion(self._plan, wanted, user_rules=user_rules, present=present)
+            self._commit(text)
             return
         except NftError as error:
             # A chain of ours with another hook, a map with another type, ...: start afresh.
@@ -135,6 +172,18 @@ class Firewall:
         # Anything more than one step is somebody else's transaction beside ours.
         if after == before + 1:
             self._own.append(after)
+
+    def _chains(self) -> list[str]:
+        """The names of the table's chains; none when there is no such table."""
+        names: list[str] = []
+        table = ""
+        for line in self._nft.run("list chains inet\n").splitlines():
+            words = line.split()
+            if words[:1] == ["table"]:
+                table = words[2]
+            elif words[:1] == ["chain"] and table == self._plan.table:
+                names.append(words[1])
+        return names
 
     def _take_user_rules(self) -> bool:
         """Remember what the chain `user` holds; False when there is no such chain."""

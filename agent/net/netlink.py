@@ -27,6 +27,7 @@ NLM_F_REPLACE = 0x100
 NLM_F_DUMP = 0x300
 
 NLMSG_ERROR = 2
+_NFNL_BATCH_BEGIN, _NFNL_BATCH_END = 0x10, 0x11
 NLMSG_DONE = 3
 NLM_F_DUMP_INTR = 0x10
 NLM_F_CAPPED = 0x100
@@ -191,6 +192,32 @@ class NetlinkSocket:
         if failure is not None:
             raise failure
         return replies
+
+    def transact(self, requests: Sequence[Message], subsystem: int) -> None:
+        """All of them or none: a batch of nfnetlink.  Raises NetlinkError for the first that fails."""
+        first = self._sequence + 1
+        self._sequence += len(requests) + 2
+        head = struct.pack(">BBH", 0, 0, subsystem)
+        begin = Message(_NFNL_BATCH_BEGIN, 0, head, "begin")
+        end = Message(_NFNL_BATCH_END, 0, head, "end")
+        packed = [self._packed(begin, NLM_F_REQUEST, first)]
+        last = first + len(requests)
+        for sequence, request in enumerate(requests, first + 1):
+            flags = NLM_F_REQUEST | (NLM_F_ACK if sequence == last else 0)
+            packed.append(self._packed(request, flags, sequence))
+        packed.append(self._packed(end, NLM_F_REQUEST, last + 1))
+        self._socket.sendall(b"".join(packed))
+        asked = [begin, *requests, end]
+        failure: NetlinkError | None = None
+        while True:
+            for kind, flags, sequence, _, body in messages(self._socket.recv(_RECEIVE)):
+                if kind != NLMSG_ERROR or not first <= sequence <= last + 1:
+                    continue
+                failure = failure or _failure(asked[sequence - first], flags, body)
+                if sequence >= last or sequence == first:
+                    if failure is not None:
+                        raise failure
+                    return
 
     def dump(self, request: Message) -> list[Reply]:
         """All objects that match.  Asks again when the kernel says that the dump was torn."""

@@ -1,9 +1,9 @@
-"""The default bridge network: `agent.engine.ports.Network` on netlink and nftables.
+"""Networks of this host: `agent.engine.ports.Network` on netlink and nftables.
 
 An endpoint's id owns its address, host ports and rules, and names its cable: a container that is
 started again never waits for the kernel to finish with its former cable.
-Nothing but the record of record.py outlives the process; all else comes from `setup`'s argument
-and the kernel.
+Nothing but record.py's record and shelf.py's definitions outlives the process; all else comes from
+`setup`'s argument and the kernel.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, NetmaskValueError
 
-from agent.engine.model import Endpoint, PortBinding
-from agent.engine.ports import NetworkInfo
-from agent.errors import EngineError, Kind, conflict, internal, invalid
-from agent.net import ipam, record, sysctl
+from agent.engine.model import Endpoint, EndpointRequest, IpamPool, NetworkSpec, PortBinding
+from agent.engine.ports import NameServers, NetworkInfo
+from agent.errors import EngineError, conflict, forbidden, internal, invalid
+from agent.net import bridge, definitions, ipam, record, sysctl
 from agent.net.behind import Behind
-from agent.net.bridge import Bridge
+from agent.net.definitions import Definition
+from agent.net.dnsserver import NameService
+from agent.net.endpoints import Endpoints, Ground, forwardings
 from agent.net.firewall import Firewall
-from agent.net.ipam import AddressPool
-from agent.net.names import checked_interface, checked_table, mac_of
-from agent.net.nfnetlink import Flow, forget_flows
+from agent.net.ipam import Subnet
+from agent.net.names import checked_interface, checked_table
 from agent.net.nftables import Nft, NftError, open_nft
-from agent.net.ports import ANY, Binder, HostPorts, bind, parse_binding
-from agent.net.rules import Forwarding, Plan
+from agent.net.ports import ANY, Binder, HostPorts, bind
+from agent.net.rules import Plan
+from agent.net.segments import BridgeWire, Segment
+from agent.net.shelf import Shelf
 from agent.net.watcher import Watcher
 
 _log = logging.getLogger(__name__)
-_UDP = 17
-_CABLE_DELAY = 0.2  # seconds; the kernel needs 10-50 ms after the container's last process
 
 
 @dataclass(frozen=True)
@@ -60,25 +61,25 @@ class NetworkSettings:
     guard_forwarding: bool = True
 
 
-class BridgeNetwork:
-    """The default bridge of one network namespace: that of the thread that made this object.
+class HostNetworks:
+    """All networks of one network namespace: that of the thread that made this object.
 
     Threads may share it; calls for one container come one at a time (ports.py).
     """
 
     def __init__(self, settings: NetworkSettings, nft: Nft, binder: Binder = bind) -> None:
+        checked_interface(settings.bridge)
         self._settings = settings
         self._folder = os.path.join(settings.root, "network")
         self._record = record.load(self._folder, time.time_ns())
+        self._shelf = Shelf(self._folder)
         self._nft = nft
-        self._bridge = Bridge(checked_interface(settings.bridge), settings.mtu)
-        self._lock = threading.Lock()  # the pool and the host ports
-        self._ports = HostPorts(binder)
         self._binder = binder
-        self._pool: AddressPool | None = None
-        self._firewall: Firewall | None = None
+        self._changing = threading.Lock()  # networks come and go one at a time
+        self._ground = Ground(HostPorts(binder), Behind())
+        self._endpoints = Endpoints(self._ground)
+        self._names = NameService(self._ground.names)
         self._watcher: Watcher | None = None
-        self._behind = Behind()
 
     # ------------------------------------------------------------------------------------ the port
 
@@ -87,144 +88,197 @@ class BridgeNetwork:
         live = list(endpoints)
         self._stop()
         try:
-            gateway = self._choose_gateway([endpoint for _, endpoint in live])
+            kept = self._shelf.all()
+            gateway = self._choose_gateway([endpoint for _, endpoint in live], kept)
             self._remember(gateway)
-            self._bridge.ensure(gateway)
-            self._take_over(gateway, live)
-            self._firewall = Firewall(self._nft, self._plan(gateway))
-            self._firewall.assert_all(
-                {endpoint.endpoint_id: forwardings(endpoint) for _, endpoint in live}
-            )
+            segments = [self._default_segment(gateway)]
+            segments += [Segment(one, self._settings.mtu) for one in kept]
+            self._ensure(segments)
+            self._take_over(segments, live)
+            firewall = self._assert(segments, live)
             # Only now: the rules that keep loopback closed (raw_prerouting) are there.
-            sysctl.put(f"ipv4/conf/{self._bridge.name}/route_localnet", "1")
-            sysctl.put("ipv4/ip_forward", "1")
-            self._bridge.adopt(endpoint.endpoint_id for _, endpoint in live)
-            self._watcher = Watcher(self._firewall)
-            self._warn()
+            self._forward(segments, firewall)
+            self._adopt(segments, live)
+            self._watcher = Watcher(firewall)
+            self._warn(firewall)
         except (OSError, NftError) as error:
-            raise internal(f"cannot set up the bridge network: {error}") from error
+            raise internal(f"cannot set up the networks: {error}") from error
 
     def networks(self) -> list[NetworkInfo]:
-        """bridge, host and none."""
-        gateway = self._record.gateway
+        """See ports.Network."""
+        ids, created = self._record.ids, self._record.created
+        with self._ground.lock:
+            segments = list(self._ground.segments.values())
+        default = next((one.definition for one in segments if one.builtin), None)
+        if default is None:
+            default = self._default_definition(self._record.gateway)
+        return [
+            dataclasses.replace(definitions.info(default), builtin=True),
+            NetworkInfo("host", ids["host"], "host", created=created, builtin=True),
+            NetworkInfo("none", ids["none"], "null", created=created, builtin=True),
+            *(definitions.info(one.definition) for one in segments if not one.builtin),
+        ]
+
+    def create(self, spec: NetworkSpec) -> NetworkInfo:
+        """See ports.Network."""
+        definitions.check(spec)
+        if spec.driver != "bridge" and not spec.options.get("parent"):
+            spec = dataclasses.replace(spec, internal=True)
+        with self._changing:
+            self._check_free(spec)
+            definition = self._define(spec)
+            try:
+                # First the disk: what there is in the kernel is always found again.
+                self._shelf.put(definition)
+                try:
+                    self._bring_up(Segment(definition, self._settings.mtu))
+                except (EngineError, OSError, NftError):
+                    self._shelf.drop(definition.id)
+                    raise
+            except (OSError, NftError) as error:
+                raise internal(f"cannot create network {spec.name}: {error}") from error
+        return definitions.info(definition)
+
+    def remove(self, network_id: str) -> None:
+        """See ports.Network."""
+        ground = self._ground
+        with self._changing:
+            if self._busy(network_id):  # maybe only with cables that are about to go
+                ground.behind.flush()
+            with ground.lock:
+                segment = ground.segment(network_id)
+                name = segment.definition.name
+                if segment.builtin:
+                    raise forbidden(f"{name} is a pre-defined network and cannot be removed")
+                if segment.endpoints:
+                    raise forbidden(
+                        f"error while removing network: network {name} id {network_id} has "
+                        "active endpoints"
+                    )
+                del ground.segments[network_id]
+            try:
+                self._take_down(segment)
+                self._shelf.drop(network_id)
+            except (OSError, NftError) as error:
+                with ground.lock:
+                    ground.segments[network_id] = segment
+                raise internal(f"cannot remove network {name}: {error}") from error
+
+    def reserve(
+        self,
+        container_id: str,
+        ports: Sequence[PortBinding],
+        requests: Sequence[EndpointRequest] = (EndpointRequest("bridge"),),
+    ) -> tuple[Endpoint, ...]:
+        """See ports.Network."""
+        return self._endpoints.reserve(container_id, ports, requests)
+
+    def connect(self, container_id: str, endpoint: Endpoint, pid: int) -> None:
+        """See ports.Network."""
+        self._endpoints.connect(container_id, endpoint, pid)
+
+    def release(self, container_id: str, endpoint: Endpoint) -> None:
+        """See ports.Network."""
+        self._endpoints.release(container_id, endpoint)
+
+    def attach(
+        self,
+        container_id: str,
+        pid: int,
+        endpoints: Sequence[Endpoint],
+        request: EndpointRequest,
+        ports: Sequence[PortBinding],
+    ) -> tuple[Endpoint, ...]:
+        """See ports.Network."""
+        return self._endpoints.attach(container_id, pid, endpoints, request, ports)
+
+    def detach(
+        self,
+        container_id: str,
+        pid: int,
+        endpoints: Sequence[Endpoint],
+        endpoint: Endpoint,
+        ports: Sequence[PortBinding],
+    ) -> tuple[Endpoint, ...]:
+        """See ports.Network."""
+        return self._endpoints.detach(container_id, pid, endpoints, endpoint, ports)
+
+    def serve_names(self, container_id: str, pid: int, upstream: NameServers) -> None:
+        """See ports.Network."""
+        try:
+            self._names.serve(container_id, pid, upstream)
+        except OSError as error:
+            raise internal(
+                f"cannot start the name server of {container_id[:12]}: {error}"
+            ) from error
+
+    def silence_names(self, container_id: str) -> None:
+        """See ports.Network."""
+        self._names.silence(container_id)
+
+    def rename(self, endpoint: Endpoint) -> None:
+        """See ports.Network."""
+        self._ground.names.rename(endpoint)
+
+    def close(self) -> None:
+        """Threads and sockets end; bridges, cables and rules stay, containers run on."""
+        self._stop()
+        self._names.close()
+        self._ground.behind.close()
+        self._nft.close()
+
+    def teardown(self) -> None:
+        """For uninstalling: bridges, cables and table go, then as `close`.  Idempotent.
+
+        Forwarding stays on: by now something else may count on it.
+        """
+        self._stop()
+        try:
+            gateway = self._record.gateway or IPv4Interface("172.17.0.1/16")
+            segments = [self._default_segment(gateway)]
+            segments += [Segment(one, self._settings.mtu) for one in self._shelf.all()]
+            with contextlib.closing(Firewall(self._nft, self._plan(()))) as firewall:
+                firewall.remove()
+            for segment in segments:
+                if isinstance(segment.wire, BridgeWire):
+                    segment.wire.bridge.remove()
+                elif (index := segment.wire.retire()) is not None:
+                    bridge.cut(index)
+        except (OSError, NftError) as error:
+            raise internal(f"cannot remove the networks: {error}") from error
+        self._names.close()
+        self._ground.behind.close()
+        self._nft.close()
+
+    # ------------------------------------------------------------------------------ coming up
+
+    def _default_definition(self, gateway: IPv4Interface | None) -> Definition:
+        name = self._settings.bridge
         options = {
             "com.docker.network.bridge.default_bridge": "true",
             "com.docker.network.bridge.enable_icc": "true",
             "com.docker.network.bridge.enable_ip_masquerade": "true",
             "com.docker.network.bridge.host_binding_ipv4": str(ANY),
-            "com.docker.network.bridge.name": self._bridge.name,
+            "com.docker.network.bridge.name": name,
             "com.docker.network.driver.mtu": str(self._settings.mtu),
         }
-        ids, created = self._record.ids, self._record.created
-        return [
-            NetworkInfo(
-                name="bridge",
-                id=ids["bridge"],
-                driver="bridge",
-                subnet=str(gateway.network) if gateway else "",
-                gateway=str(gateway.ip) if gateway else "",
-                created=created,
-                options=options,
-            ),
-            NetworkInfo(name="host", id=ids["host"], driver="host", created=created),
-            NetworkInfo(name="none", id=ids["none"], driver="null", created=created),
+        pool = IpamPool(str(gateway.network), gateway=str(gateway.ip)) if gateway else None
+        spec = NetworkSpec("bridge", pools=(pool,) if pool else (), options=options)
+        return Definition(self._record.ids["bridge"], self._record.created, spec)
+
+    def _default_segment(self, gateway: IPv4Interface) -> Segment:
+        return Segment(self._default_definition(gateway), self._settings.mtu, builtin=True)
+
+    def _choose_gateway(
+        self, live: Sequence[Endpoint], kept: Sequence[Definition]
+    ) -> IPv4Interface:
+        others: list[tuple[Subnet, bool]] = [
+            (subnet, False) for one in kept for subnet in one.subnets()
         ]
-
-    def reserve(self, container_id: str, ports: Sequence[PortBinding]) -> Endpoint:
-        """See ports.Network."""
-        wanted = [parse_binding(binding) for binding in ports]
-        endpoint_id = secrets.token_hex(32)
-        with self._lock:
-            pool = self._ready_pool()
-            address = self._take_address(pool, endpoint_id)
-            try:
-                published = self._ports.allocate(endpoint_id, wanted)
-            except EngineError as error:
-                pool.give_back(address, endpoint_id)
-                raise EngineError(
-                    error.kind,
-                    "driver failed programming external connectivity on endpoint "
-                    f"{container_id[:12]} ({endpoint_id}): {error.message}",
-                ) from error
-        return Endpoint(
-            network="bridge",
-            network_id=self._record.ids["bridge"],
-            endpoint_id=endpoint_id,
-            mac=mac_of(address),
-            address=str(address),
-            prefix=pool.subnet.prefixlen,
-            gateway=str(pool.gateway),
-            ports=published,
-        )
-
-    def connect(self, container_id: str, endpoint: Endpoint, pid: int) -> None:
-        """See ports.Network.  On failure neither cable nor rules are left; the reservation is."""
-        firewall = self._ready_firewall()
-        address = IPv4Interface(f"{endpoint.address}/{endpoint.prefix}")
-        gateway = IPv4Address(endpoint.gateway)
-        try:
-            self._bridge.plug(endpoint.endpoint_id, pid, address, endpoint.mac, gateway)
-            try:
-                firewall.publish(endpoint.endpoint_id, forwardings(endpoint))
-            except (NftError, OSError):
-                self._bridge.unplug(endpoint.endpoint_id)
-                raise
-        except (OSError, NftError) as error:
-            raise internal(
-                f"failed to set up container networking: endpoint {container_id[:12]} "
-                f"({endpoint.endpoint_id}): {error}"
-            ) from error
-        self._forget_udp(endpoint, by_host_port=True)
-
-    def release(self, container_id: str, endpoint: Endpoint) -> None:
-        """See ports.Network."""
-        firewall = self._ready_firewall()
-        try:
-            firewall.withdraw(endpoint.endpoint_id)
-            cable = self._bridge.cable(endpoint.endpoint_id)
-        except (OSError, NftError) as error:
-            raise internal(
-                f"failed to release the network of {container_id[:12]}: {error}"
-            ) from error
-        with self._lock:
-            self._ports.release(endpoint.endpoint_id)
-        if cable is None:
-            self._give_back(endpoint)
-        else:
-            # The kernel takes the cable away with the container's namespace, many at a time and
-            # without us; asked one by one it holds its link lock for 20 ms each.  The address
-            # stays taken until the cable is gone.
-            self._behind.later(_CABLE_DELAY, lambda: self._cut(cable, endpoint))
-        self._forget_udp(endpoint, by_host_port=False)
-
-    def close(self) -> None:
-        """Threads and sockets end; bridge, cables and rules stay, containers run on."""
-        self._stop()
-        self._behind.close()
-        self._nft.close()
-
-    def teardown(self) -> None:
-        """For uninstalling: bridge, cables and table go, then as `close`.  Idempotent.
-
-        IPv4 forwarding stays on: by now something else may count on it.
-        """
-        self._stop()
-        try:
-            plan = self._plan(self._record.gateway or IPv4Interface("172.17.0.1/16"))
-            with contextlib.closing(Firewall(self._nft, plan)) as firewall:
-                firewall.remove()
-            self._bridge.remove()
-        except (OSError, NftError) as error:
-            raise internal(f"cannot remove the bridge network: {error}") from error
-        self._behind.close()
-        self._nft.close()
-
-    # ----------------------------------------------------------------------------------- its parts
-
-    def _choose_gateway(self, live: Sequence[Endpoint]) -> IPv4Interface:
+        routes = [*self._foreign_routes(kept), *others]
         if self._settings.bip:
             gateway = parse_bip(self._settings.bip)
-            taken = ipam.conflicting(gateway.network, self._bridge.foreign_routes())
+            taken = ipam.conflicting(gateway.network, routes)
             if taken is not None:
                 raise conflict(
                     f"bip {self._settings.bip} overlaps with the host's route to {taken}"
@@ -233,88 +287,126 @@ class BridgeNetwork:
         remembered = self._record.gateway
         if remembered is not None:
             # Running containers cannot move; else the host's routes go first.
-            used = any(IPv4Address(one.address) in remembered.network for one in live)
-            routes = self._bridge.foreign_routes()
+            mine = [one.address for one in live if one.network == "bridge" and one.address]
+            used = any(IPv4Address(one) in remembered.network for one in mine)
             if used or ipam.conflicting(remembered.network, routes) is None:
                 return remembered
-        subnet = ipam.choose_subnet(self._bridge.foreign_routes())
+        subnet = ipam.choose_subnet(routes)
         return IPv4Interface((subnet.network_address + 1, subnet.prefixlen))
+
+    def _foreign_routes(self, kept: Iterable[Definition]) -> list[tuple[Subnet, bool]]:
+        own = [one.bridge for one in kept if one.spec.driver == "bridge"]
+        return bridge.foreign_routes([self._settings.bridge, *own])
 
     def _remember(self, gateway: IPv4Interface) -> None:
         links = self._record.guard_links
+        links6 = self._record.guard6_links
         boot = _boot_id()
+        if boot != self._record.guard_boot:
+            links, links6 = (), ()
         if sysctl.get("ipv4/ip_forward") == "0":  # it will be us who turn it on
-            names = ("lo", self._bridge.name)
-            links = tuple(link.index for link in self._bridge.links() if link.name not in names)
-        elif boot != self._record.guard_boot:
-            links = ()
-        changed = dataclasses.replace(
-            self._record, gateway=gateway, guard_boot=boot, guard_links=links
-        )
+            links = self._outer_links()
+        self._keep(guard_boot=boot, gateway=gateway, guard_links=links, guard6_links=links6)
+
+    def _keep(self, **changes: object) -> None:
+        changed = dataclasses.replace(self._record, **changes)  # type: ignore[arg-type]
         if changed != self._record:
             record.save(self._folder, changed)
             self._record = changed
 
-    def _plan(self, gateway: IPv4Interface) -> Plan:
-        guarded = self._record.guard_links if self._settings.guard_forwarding else ()
-        return Plan(
-            table=checked_table(self._settings.table),
-            bridge=self._bridge.name,
-            subnet=gateway.network,
-            gateway=gateway.ip,
-            agent_ports=self._settings.agent_ports,
-            block_metadata=self._settings.block_metadata,
-            guarded=guarded,
+    def _outer_links(self) -> tuple[int, ...]:
+        with self._ground.lock:
+            bridges = {one.definition.bridge for one in self._ground.segments.values()}
+        names = {"lo", self._settings.bridge, *bridges}
+        return tuple(
+            link.index
+            for link in bridge.host_links()
+            if link.name not in names and not link.name.startswith("br-")
         )
 
-    def _take_over(self, gateway: IPv4Interface, live: Sequence[tuple[str, Endpoint]]) -> None:
-        """The survivors' addresses and host ports are taken."""
-        pool = AddressPool(gateway.network, gateway.ip)
+    def _plan(self, segments: Iterable[Segment]) -> Plan:
+        guard = self._settings.guard_forwarding
+        rules = [one.rules() for one in segments if one.bridged]
+        return Plan(
+            table=checked_table(self._settings.table),
+            networks={one.key: one for one in rules},
+            agent_ports=self._settings.agent_ports,
+            block_metadata=self._settings.block_metadata,
+            guarded=self._record.guard_links if guard else (),
+            guarded6=self._record.guard6_links if guard else (),
+        )
+
+    def _ensure(self, segments: Sequence[Segment]) -> None:
+        """The default bridge must come up; another network that can't is only of no use."""
+        for segment in segments:
+            try:
+                segment.wire.ensure()
+            except OSError as error:
+                if segment.builtin:
+                    raise
+                _log.error("network %s is not there: %s", segment.definition.name, error)
+
+    def _take_over(self, segments: Sequence[Segment], live: Sequence[tuple[str, Endpoint]]) -> None:
+        """The survivors' addresses, names and host ports are taken."""
+        by_id = {one.definition.id: one for one in segments}
         ports = HostPorts(self._binder)
+        self._ground.names.clear()
         for container, endpoint in live:
-            if not pool.claim(IPv4Address(endpoint.address), endpoint.endpoint_id):
-                _log.error("%s has the address %s of another", container, endpoint.address)
+            segment = by_id.get(endpoint.network_id)
+            if segment is None:
+                _log.error("%s is on %s, which is no more", container, endpoint.network)
+                continue
+            for text in segment.claim(container, endpoint):
+                _log.error("%s has the address %s of another", container, text)
             for trouble in ports.adopt(endpoint.endpoint_id, endpoint.ports):
                 _log.warning("%s: cannot hold the host port %s", container, trouble)
-        with self._lock:
-            self._pool, self._ports = pool, ports
+            self._ground.names.add(container, endpoint, leads_out=segment.leads_out)
+        with self._ground.lock:
+            self._ground.segments, self._ground.ports = by_id, ports
 
-    def _take_address(self, pool: AddressPool, owner: str) -> IPv4Address:
-        """With the lock held.  A full pool may only be waiting for cables to go."""
-        try:
-            return pool.take(owner)
-        except EngineError:
-            self._lock.release()
-            try:
-                self._behind.flush()
-            finally:
-                self._lock.acquire()
-            return pool.take(owner)
+    def _assert(
+        self, segments: Sequence[Segment], live: Sequence[tuple[str, Endpoint]]
+    ) -> Firewall:
+        firewall = Firewall(self._nft, self._plan(segments))
+        self._ground.firewall = firewall
+        firewall.assert_all({one.endpoint_id: forwardings(one) for _, one in live})
+        return firewall
 
-    def _cut(self, cable: int, endpoint: Endpoint) -> None:
-        self._bridge.cut(cable)
-        self._give_back(endpoint)
+    def _forward(self, segments: Iterable[Segment], firewall: Firewall) -> None:
+        sysctl.put("ipv4/ip_forward", "1")
+        for segment in segments:
+            self._forward_on(segment, firewall)
 
-    def _give_back(self, endpoint: Endpoint) -> None:
-        with self._lock:
-            if self._pool is not None:
-                self._pool.give_back(IPv4Address(endpoint.address), endpoint.endpoint_id)
+    def _forward_on(self, segment: Segment, firewall: Firewall) -> None:
+        if not segment.bridged:
+            return
+        sysctl.put(f"ipv4/conf/{segment.definition.bridge}/route_localnet", "1")
+        if 6 in segment.pools:
+            self._forward_six(firewall)
 
-    def _forget_udp(self, endpoint: Endpoint, *, by_host_port: bool) -> None:
-        """Behind, since the kernel walks its whole flow table for it (10 ms)."""
-        ports = {port.host_port for port in endpoint.ports if port.protocol == "udp"}
-        address = IPv4Address(endpoint.address)
+    def _forward_six(self, firewall: Firewall) -> None:
+        if sysctl.get("ipv6/conf/all/forwarding") != "0":
+            return
+        links = self._outer_links()
+        self._keep(guard6_links=links)
+        if self._settings.guard_forwarding:
+            firewall.guard6(links)
+        for link in bridge.host_links():
+            # A forwarding host takes no router's word unless told so: it would lose its own way out.
+            if link.index in links and sysctl.get(f"ipv6/conf/{link.name}/accept_ra") == "1":
+                sysctl.put(f"ipv6/conf/{link.name}/accept_ra", "2")
+        sysctl.put("ipv6/conf/all/forwarding", "1")
 
-        def stale(flow: Flow) -> bool:
-            chosen = flow.destination_port in ports if by_host_port else flow.answering == address
-            return flow.protocol == _UDP and chosen
+    def _adopt(self, segments: Iterable[Segment], live: Sequence[tuple[str, Endpoint]]) -> None:
+        for segment in segments:
+            if isinstance(segment.wire, BridgeWire):
+                identity = segment.definition.id
+                mine = [one.endpoint_id for _, one in live if one.network_id == identity]
+                segment.wire.bridge.adopt(mine)
 
-        if ports:
-            self._behind.later(0, lambda: _forget(stale))
-
-    def _warn(self) -> None:
+    def _warn(self, firewall: Firewall) -> None:
         """Say what outside of our table will get in the containers' way (it always wins)."""
-        for table in self._ready_firewall().foreign_drops():
+        for table in firewall.foreign_drops():
             _log.warning(
                 "the nftables table %s drops forwarded packets by policy: containers reach the "
                 "outside only as far as it lets them",
@@ -322,44 +414,74 @@ class BridgeNetwork:
             )
 
     def _stop(self) -> None:
-        self._behind.flush()
+        self._ground.behind.flush()
         watcher, self._watcher = self._watcher, None
-        firewall, self._firewall = self._firewall, None
+        firewall, self._ground.firewall = self._ground.firewall, None
         if watcher is not None:
             watcher.close()
         if firewall is not None:
             firewall.close()
-        with self._lock:
-            self._ports.close()
+        with self._ground.lock:
+            self._ground.ports.close()
 
-    def _ready_pool(self) -> AddressPool:
-        if self._pool is None:
-            raise EngineError(Kind.UNAVAILABLE, "the network is not set up")
-        return self._pool
+    # ------------------------------------------------------------------------ networks come and go
 
-    def _ready_firewall(self) -> Firewall:
-        if self._firewall is None:
-            raise EngineError(Kind.UNAVAILABLE, "the network is not set up")
-        return self._firewall
+    def _check_free(self, spec: NetworkSpec) -> None:
+        with self._ground.lock:
+            segments = list(self._ground.segments.values())
+        if any(one.definition.name == spec.name for one in segments):
+            raise conflict(f"network with name {spec.name} already exists")
+        wanted = spec.options.get(definitions.BRIDGE_NAME, "")
+        if wanted and wanted in {link.name for link in bridge.host_links()}:
+            # Another network's, or somebody else's, which is not to be touched.
+            raise forbidden(f"interface {wanted} exists already")
 
-
-def open_network(settings: NetworkSettings) -> BridgeNetwork:
-    """The network of the calling thread's network namespace; call `setup` next.  Raises OSError."""
-    return BridgeNetwork(settings, open_nft())
-
-
-def forwardings(endpoint: Endpoint) -> tuple[Forwarding, ...]:
-    """The rules' view of an endpoint's published ports."""
-    return tuple(
-        Forwarding(
-            port.protocol,
-            IPv4Address(port.host_ip),
-            port.host_port,
-            IPv4Address(endpoint.address),
-            port.container_port,
+    def _define(self, spec: NetworkSpec) -> Definition:
+        with self._ground.lock:
+            others = [
+                pool.subnet for one in self._ground.segments.values() for pool in one.pools.values()
+            ]
+            kept = [one.definition for one in self._ground.segments.values()]
+        routes = self._foreign_routes(kept)
+        seed = self._record.ids["host"]
+        identity = secrets.token_hex(32)
+        return Definition(
+            identity, time.time_ns(), definitions.resolved(spec, others, routes, seed)
         )
-        for port in endpoint.ports
-    )
+
+    def _bring_up(self, segment: Segment) -> None:
+        firewall = self._ground.ready_firewall()
+        segment.wire.ensure()
+        if segment.bridged:
+            try:
+                firewall.add_network(segment.rules())
+                self._forward_on(segment, firewall)
+            except (OSError, NftError, EngineError):
+                self._take_down(segment)
+                raise
+        with self._ground.lock:
+            self._ground.segments[segment.definition.id] = segment
+
+    def _take_down(self, segment: Segment) -> None:
+        if segment.bridged:
+            self._ground.ready_firewall().drop_network(segment.definition.id[:12])
+        index = segment.wire.retire()
+        if index is None:
+            return
+        if segment.definition.spec.options.get(definitions.BRIDGE_NAME):
+            bridge.cut(index)  # the next network may have the same one
+        else:
+            self._ground.behind.later(0, lambda: bridge.cut(index))
+
+    def _busy(self, network_id: str) -> bool:
+        with self._ground.lock:
+            segment = self._ground.segments.get(network_id)
+            return segment is not None and bool(segment.endpoints)
+
+
+def open_network(settings: NetworkSettings) -> HostNetworks:
+    """The networks of the calling thread's network namespace; call `setup` next.  Raises OSError."""
+    return HostNetworks(settings, open_nft())
 
 
 def parse_bip(text: str) -> IPv4Interface:
@@ -373,10 +495,6 @@ def parse_bip(text: str) -> IPv4Interface:
     if not 8 <= network.prefixlen <= 30 or gateway.ip in edges or not gateway.ip.is_private:
         raise invalid(f"invalid bip (want a private host address and a prefix of 8-30): {text}")
     return gateway
-
-
-def _forget(stale: Callable[[Flow], bool]) -> None:
-    forget_flows(stale)
 
 
 def _boot_id() -> str:

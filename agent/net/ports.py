@@ -8,6 +8,7 @@ while the rules are being put back is refused at once instead of hanging in a ba
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import re
 import socket
@@ -17,11 +18,17 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
 from agent.engine.model import PortBinding, PublishedPort
-from agent.errors import EngineError, Kind, internal, invalid, not_implemented
+from agent.errors import EngineError, Kind, internal, invalid
+from agent.net.ipam import Address
 
 ANY = IPv4Address(0)
+ANY6 = IPv6Address(0)
 _HOST_PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
-_PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_PROTOCOLS = {
+    "tcp": (socket.SOCK_STREAM, 0),
+    "udp": (socket.SOCK_DGRAM, 0),
+    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+}
 _RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
 _DEFAULT_RANGE = (49153, 65535)  # moby's, when the kernel's cannot be read
 
@@ -32,33 +39,60 @@ class Held(Protocol):
     def close(self) -> None: ...
 
 
-Binder = Callable[[str, IPv4Address, int], Held]
+Binder = Callable[[str, Address, int], Held]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A port binding, parsed.  `first` 0 = any port; else one of first..last."""
+    """A port binding, parsed.  `first` 0 = any port; else one of first..last.
+
+    `follows`: the very port that the wanted one before it has got.
+    """
 
     container_port: int
     protocol: str
-    address: IPv4Address
+    address: Address
     first: int
     last: int
+    follows: bool = False
 
 
-def parse_binding(binding: PortBinding) -> Wanted:
-    """Check one binding.  Raises INVALID with docker's texts, NOT_IMPLEMENTED for IPv6 and SCTP."""
+def parse_binding(binding: PortBinding, default: str = "") -> Wanted:
+    """Check one binding.  `default` is the host address when none is given.  Raises INVALID with
+    docker's texts."""
     protocol = binding.protocol.lower()
-    if protocol == "sctp":
-        raise not_implemented(
-            "publishing SCTP ports (PortBindings protocol sctp) is not served yet"
-        )
     if protocol not in _PROTOCOLS:
         raise invalid(f"invalid protocol: {binding.protocol}")
     if not 0 < binding.container_port < 65536:
         raise invalid(f"invalid port specification: {binding.container_port!r}")
     first, last = parse_host_port(binding.host_port)
-    return Wanted(binding.container_port, protocol, parse_host_ip(binding.host_ip), first, last)
+    address = parse_host_ip(binding.host_ip or default)
+    return Wanted(binding.container_port, protocol, address, first, last)
+
+
+def expand(
+    bindings: Iterable[PortBinding], *, four: bool, six: bool, defaults: tuple[str, str] = ("", "")
+) -> list[Wanted]:
+    """What to take for an endpoint that has these address families: a binding without a host
+    address is wanted in both, on one port.  Raises as parse_binding, INVALID for a family that
+    the network does not have."""
+    found: list[Wanted] = []
+    for binding in bindings:
+        if binding.host_ip:
+            want = parse_binding(binding)
+            if not (four if want.address.version == 4 else six):
+                raise invalid(
+                    f"cannot publish on {binding.host_ip}: the network has no "
+                    f"IPv{want.address.version} subnet"
+                )
+            found.append(want)
+            continue
+        if four:
+            found.append(parse_binding(binding, defaults[0]))
+        if six:
+            want = parse_binding(binding, defaults[1] or "::")
+            found.append(dataclasses.replace(want, follows=four))
+    return found
 
 
 def parse_host_port(given: str) -> tuple[int, int]:
@@ -75,17 +109,14 @@ def parse_host_port(given: str) -> tuple[int, int]:
     return first, last
 
 
-def parse_host_ip(given: str) -> IPv4Address:
-    """ "" is every IPv4 address.  Raises INVALID, or NOT_IMPLEMENTED for IPv6."""
+def parse_host_ip(given: str) -> Address:
+    """ "" is every IPv4 address, "::" every IPv6 one.  Raises INVALID."""
     if given == "":
         return ANY
     try:
-        address = ip_address(given.strip("[]"))
+        return ip_address(given.strip("[]"))
     except (AddressValueError, ValueError):
         raise invalid(f"invalid IP address: {given}") from None
-    if isinstance(address, IPv6Address):
-        raise not_implemented(f"publishing ports on IPv6 (HostIp {given}) is not served yet")
-    return address
 
 
 def local_port_range(path: str = _RANGE_FILE) -> tuple[int, int]:
@@ -98,11 +129,26 @@ def local_port_range(path: str = _RANGE_FILE) -> tuple[int, int]:
     return (first, last) if 0 < first <= last < 65536 else _DEFAULT_RANGE
 
 
-def bind(protocol: str, address: IPv4Address, port: int) -> socket.socket:
+class _Nothing:
+    """Holds nothing."""
+
+    def close(self) -> None:
+        return None
+
+
+def bind(protocol: str, address: Address, port: int) -> Held:
     """Reserve a port with a bound, never listening socket.  Raises OSError as bind(2)."""
-    kind = _PROTOCOLS[protocol]
-    held = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+    kind, number = _PROTOCOLS[protocol]
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
+        held = socket.socket(family, kind | socket.SOCK_CLOEXEC, number)
+    except OSError as error:
+        if protocol != "sctp" or error.errno != errno.EPROTONOSUPPORT:
+            raise
+        return _Nothing()  # no process of a kernel without SCTP can take such a port
+    try:
+        if family == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             held.bind((str(address), port))
         except OSError as error:
@@ -117,7 +163,7 @@ def bind(protocol: str, address: IPv4Address, port: int) -> socket.socket:
     return held
 
 
-def _bind_over_closing(held: socket.socket, address: IPv4Address, port: int) -> None:
+def _bind_over_closing(held: socket.socket, address: Address, port: int) -> None:
     """Bind where only old connections in TIME_WAIT stand in the way.
 
     SO_REUSEADDR passes over them and over other such bound sockets, not over listeners.  It is
@@ -138,15 +184,19 @@ class HostPorts:
         self._binder = binder
         self._ephemeral = ephemeral
         self._last_ephemeral = 0
-        self._held: dict[str, dict[tuple[str, IPv4Address, int], Held | None]] = {}
-        self._users: dict[tuple[str, int], set[IPv4Address]] = {}
+        self._held: dict[str, dict[tuple[str, Address, int], Held | None]] = {}
+        self._users: dict[tuple[str, int], set[Address]] = {}
 
     def allocate(self, owner: str, wanted: Sequence[Wanted]) -> tuple[PublishedPort, ...]:
         """Take all of them or none.  Raises INTERNAL with docker's texts."""
         published: list[PublishedPort] = []
         try:
             for want in wanted:
-                port = self._allocate_one(owner, want)
+                if want.follows:
+                    port = published[-1].host_port
+                    self._take(owner, want, port)
+                else:
+                    port = self._allocate_one(owner, want)
                 published.append(
                     PublishedPort(want.container_port, want.protocol, str(want.address), port)
                 )
@@ -211,7 +261,9 @@ class HostPorts:
 
     def _take(self, owner: str, want: Wanted, port: int) -> None:
         users = self._users.get((want.protocol, port), set())
-        if users and (want.address == ANY or ANY in users or want.address in users):
+        users = {one for one in users if one.version == want.address.version}
+        anywhere = ANY if want.address.version == 4 else ANY6
+        if users and (want.address == anywhere or anywhere in users or want.address in users):
             raise internal(f"Bind for {want.address}:{port} failed: port is already allocated")
         try:
             held = self._binder(want.protocol, want.address, port)
@@ -219,11 +271,11 @@ class HostPorts:
             raise internal(_bind_text(want, port, error)) from error
         self._note(owner, (want.protocol, want.address, port), held)
 
-    def _note(self, owner: str, key: tuple[str, IPv4Address, int], held: Held | None) -> None:
+    def _note(self, owner: str, key: tuple[str, Address, int], held: Held | None) -> None:
         self._held.setdefault(owner, {})[key] = held
         self._users.setdefault((key[0], key[2]), set()).add(key[1])
 
 
 def _bind_text(want: Wanted, port: int, error: OSError) -> str:
     words = (error.strerror or str(error)).lower()
-    return f"listen {want.protocol}4 {want.address}:{port}: bind: {words}"
+    return f"listen {want.protocol}{want.address.version} {want.address}:{port}: bind: {words}"

@@ -22,7 +22,7 @@ class NetworkRecord:
     """One agent's networks.  `ids` are 64 hex digits by network name; `created` is ns.
 
     `guard_boot` and `guard_links`: the boot in which the agent turned IPv4 forwarding on, and the
-    interface indexes that were there then.
+    interface indexes that were there then; `guard6_links` for IPv6.
     """
 
     ids: Mapping[str, str]
@@ -30,6 +30,7 @@ class NetworkRecord:
     gateway: IPv4Interface | None = None
     guard_boot: str = ""
     guard_links: tuple[int, ...] = ()
+    guard6_links: tuple[int, ...] = ()
 
 
 def fresh(created: int) -> NetworkRecord:
@@ -64,7 +65,11 @@ def save(folder: str, record: NetworkRecord) -> None:
         "ids": dict(record.ids),
         "created": record.created,
         "gateway": str(record.gateway or ""),
-        "guard": {"boot": record.guard_boot, "links": list(record.guard_links)},
+        "guard": {
+            "boot": record.guard_boot,
+            "links": list(record.guard_links),
+            "links6": list(record.guard6_links),
+        },
     }
     text = json.dumps(document, indent=1, sort_keys=True)
     write_atomic(folder, _FILE, text.encode())
@@ -80,4 +85,5 @@ def _decode(document: object) -> NetworkRecord:
         gateway=IPv4Interface(gateway) if gateway else None,
         guard_boot=str(guard["boot"]),
         guard_links=tuple(int(index) for index in guard["links"]),
+        guard6_links=tuple(int(index) for index in guard.get("links6", ())),
     )

@@ -24,11 +24,13 @@ from agent.engine.model import (
     Container,
     ContainerConfig,
     Endpoint,
+    EndpointRequest,
     ExecConfig,
     HostConfig,
     Image,
     ImageConfig,
     LogQuery,
+    NetworkSpec,
     PortBinding,
     Progress,
     PublishedPort,
@@ -36,8 +38,8 @@ from agent.engine.model import (
     Resources,
     Volume,
 )
-from agent.engine.ports import Exit, Launch, NetworkInfo, Removed, Rootfs, Survivor
-from agent.errors import EngineError, conflict, internal, not_found
+from agent.engine.ports import Exit, Launch, NameServers, NetworkInfo, Removed, Rootfs, Survivor
+from agent.errors import EngineError, conflict, forbidden, internal, not_found
 from agent.wire.streams import STDOUT, Duplex, PullStream
 
 SECOND = 1_000_000_000
@@ -509,49 +511,107 @@ class FakeRuntime(Fake):
 
 
 class FakeNetwork(Fake):
-    """One /16 bridge; host ports are taken by (protocol, port)."""
+    """Bridges with a /16 each; host ports are taken by (protocol, port)."""
 
     def __init__(self, journal: list[tuple[str, str]] | None = None) -> None:
         super().__init__(journal)
         self._lock = threading.Lock()
-        self.endpoints: dict[str, Endpoint] = {}
+        self.made: dict[str, NetworkInfo] = {}
+        self.endpoints: dict[str, Endpoint] = {}  # by container, one for all networks' sake
+        self.by_endpoint: dict[str, Endpoint] = {}
         self.connected: dict[str, int] = {}
         self.host_ports: dict[tuple[str, int], str] = {}
+        self.name_servers: dict[str, NameServers] = {}
+        self._numbers = itertools.count(1)
 
     def setup(self, endpoints: Iterable[tuple[str, Endpoint]]) -> None:
         self._call("setup")
-        self.endpoints = dict(endpoints)
+        live = list(endpoints)
+        self.endpoints = dict(live)
+        self.by_endpoint = {one.endpoint_id: one for _, one in live}
         self.connected = dict.fromkeys(self.endpoints, 0)
+        self.name_servers.clear()
         self.host_ports = {
             (port.protocol, port.host_port): identity
-            for identity, endpoint in self.endpoints.items()
+            for identity, endpoint in live
             for port in endpoint.ports
         }
 
     def networks(self) -> list[NetworkInfo]:
-        return [NetworkInfo("bridge", "n" * 64, "bridge", "172.17.0.0/16", "172.17.0.1")]
+        return [
+            NetworkInfo("bridge", "n" * 64, "bridge", "172.17.0.0/16", "172.17.0.1", builtin=True),
+            NetworkInfo("host", "h" * 64, "host", builtin=True),
+            NetworkInfo("none", "0" * 64, "null", builtin=True),
+            *self.made.values(),
+        ]
 
-    def reserve(self, container_id: str, ports: Sequence[PortBinding]) -> Endpoint:
+    def create(self, spec: NetworkSpec) -> NetworkInfo:
+        self._call("create-network", spec.name)
+        if any(one.name == spec.name for one in self.networks()):
+            raise conflict(f"network with name {spec.name} already exists")
+        number = next(self._numbers)
+        made = NetworkInfo(
+            spec.name,
+            f"{number:064x}",
+            spec.driver,
+            f"172.{17 + number}.0.0/16",
+            f"172.{17 + number}.0.1",
+            internal=spec.internal,
+            labels=spec.labels,
+        )
+        self.made[made.id] = made
+        return made
+
+    def remove(self, network_id: str) -> None:
+        self._call("remove-network", network_id)
+        if any(one.network_id == network_id for one in self.by_endpoint.values()):
+            raise forbidden(f"network {network_id} has active endpoints")
+        del self.made[network_id]
+
+    def reserve(
+        self,
+        container_id: str,
+        ports: Sequence[PortBinding],
+        requests: Sequence[EndpointRequest] = (EndpointRequest("bridge"),),
+    ) -> tuple[Endpoint, ...]:
         self._call("reserve", container_id)
         with self._lock:
             published = [self._port(one) for one in ports]
-            taken = {one.address for one in self.endpoints.values()}
-            host = next(n for n in range(2, 60000) if f"172.17.{n >> 8}.{n & 255}" not in taken)
-            endpoint = Endpoint(
-                network="bridge",
-                network_id="n" * 64,
-                endpoint_id=container_id,
-                mac="02:42:ac:11:00:02",
-                address=f"172.17.{host >> 8}.{host & 255}",
-                prefix=16,
-                gateway="172.17.0.1",
-                ports=tuple(published),
+            found = tuple(
+                self._endpoint(container_id, request, number)
+                for number, request in enumerate(requests)
             )
-            self.endpoints[container_id] = endpoint
+            first = dataclasses.replace(found[0], ports=tuple(published))
+            self.endpoints[container_id] = first
+            self.by_endpoint[first.endpoint_id] = first
             self.host_ports.update(
                 {(one.protocol, one.host_port): container_id for one in published}
             )
-            return endpoint
+            return (first, *found[1:])
+
+    def _endpoint(self, container_id: str, request: EndpointRequest, number: int) -> Endpoint:
+        """With the lock held."""
+        network = next((one for one in self.networks() if one.name == request.network), None)
+        if network is None:
+            raise not_found(f"network {request.network} not found")
+        start = network.gateway.removesuffix(".0.1")
+        taken = {one.address for one in self.by_endpoint.values()}
+        host = next(n for n in range(2, 60000) if f"{start}.{n >> 8}.{n & 255}" not in taken)
+        endpoint = Endpoint(
+            network=network.name,
+            network_id=network.id,
+            endpoint_id=f"{container_id}-{network.name}" if number else container_id,
+            mac="02:42:ac:11:00:02",
+            address=request.address or f"{start}.{host >> 8}.{host & 255}",
+            prefix=16,
+            gateway=network.gateway,
+            interface=f"eth{number}",
+            way_out=not number,
+            dns_names=request.dns_names,
+            links=request.links,
+        )
+        self.by_endpoint[endpoint.endpoint_id] = endpoint
+        return endpoint
 
     def connect(self, container_id: str, endpoint: Endpoint, pid: int) -> None:
         self._call("connect", container_id)
@@ -562,9 +622,46 @@ class FakeNetwork(Fake):
         with self._lock:
             self.connected.pop(container_id, None)
             self.endpoints.pop(container_id, None)
+            self.by_endpoint.pop(endpoint.endpoint_id, None)
             self.host_ports = {
                 key: owner for key, owner in self.host_ports.items() if owner != container_id
             }
+
+    def attach(
+        self,
+        container_id: str,
+        pid: int,
+        endpoints: Sequence[Endpoint],
+        request: EndpointRequest,
+        ports: Sequence[PortBinding],
+    ) -> tuple[Endpoint, ...]:
+        self._call("attach", container_id)
+        with self._lock:
+            made = self._endpoint(container_id, request, len(endpoints))
+        return (*endpoints, dataclasses.replace(made, way_out=not endpoints))
+
+    def detach(
+        self,
+        container_id: str,
+        pid: int,
+        endpoints: Sequence[Endpoint],
+        endpoint: Endpoint,
+        ports: Sequence[PortBinding],
+    ) -> tuple[Endpoint, ...]:
+        self._call("detach", container_id)
+        self.by_endpoint.pop(endpoint.endpoint_id, None)
+        return tuple(one for one in endpoints if one.endpoint_id != endpoint.endpoint_id)
+
+    def serve_names(self, container_id: str, pid: int, upstream: NameServers) -> None:
+        self._call("serve-names", container_id)
+        self.name_servers[container_id] = upstream
+
+    def silence_names(self, container_id: str) -> None:
+        self.name_servers.pop(container_id, None)
+
+    def rename(self, endpoint: Endpoint) -> None:
+        self._call("rename", endpoint.endpoint_id)
+        self.by_endpoint[endpoint.endpoint_id] = endpoint
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -13,7 +13,7 @@ from pyroute2 import NDB, IPRoute
 from agent.engine.model import Endpoint, PortBinding
 from agent.errors import EngineError, Kind
 from agent.net.names import veth_name
-from agent.net.network import BridgeNetwork, NetworkSettings, open_network
+from agent.net.network import HostNetworks, NetworkSettings, open_network
 from agent.net.nftables import ProgramNft
 from tests.cases.net.world import HOST, NEIGHBOUR, World, ask
 
@@ -127,7 +127,7 @@ def test_two_agents_in_one_namespace(world: World) -> None:
         world.worker.do(lambda: second.setup(()))
         assert {info.name: info.subnet for info in second.networks()}["bridge"] == "172.18.0.0/16"
         two = world.box()
-        two.endpoint = world.worker.do(lambda: second.reserve(two.id, ()))
+        two.endpoint = world.worker.do(lambda: second.reserve(two.id, ()))[0]
         world.network = second
         world.connect(two)
         assert one.endpoint is not None
@@ -158,7 +158,7 @@ def test_case_110_port_conflicts(world: World) -> None:
 
     def reserve(container: str) -> None:
         try:
-            outcomes.append(network.reserve(container, [web]))
+            outcomes.append(network.reserve(container, [web])[0])
         except EngineError as error:
             outcomes.append(error)
 
@@ -280,7 +280,7 @@ def test_case_114_port_specifications_never_reach_rules(world: World, binding: P
 def test_without_the_library(world: World) -> None:
     """The program `nft` does the same, more slowly."""
     settings = NetworkSettings(root=world.root)
-    network = world.worker.do(lambda: BridgeNetwork(settings, ProgramNft()))
+    network = world.worker.do(lambda: HostNetworks(settings, ProgramNft()))
     world.network = network
     world.worker.do(lambda: network.setup(()))
     box = world.start(PortBinding(80, "tcp", "", "8080"))
@@ -302,7 +302,7 @@ def test_many_at_once(world: World) -> None:
         try:
             for _ in range(5):
                 ports = [PortBinding(80, "tcp"), PortBinding(53, "udp", "", "20000-20100")]
-                endpoint = network.reserve(box.id, ports)
+                endpoint = network.reserve(box.id, ports)[0]
                 network.connect(box.id, endpoint, box.namespace.pid)
                 network.release(box.id, endpoint)
                 box.namespace.command("ip", "link", "delete", "eth0", check=False)

@@ -170,7 +170,7 @@ def test_case_103_flushed_rules_come_back(world: World) -> None:
         "delete table inet machine",
         "flush chain inet machine prerouting",
         "flush map inet machine dnat_any",
-        "add rule inet machine to_containers accept",
+        "add rule inet machine forward accept",
         "flush ruleset; add table inet foreign; add chain inet foreign x",
         "flush chain inet machine input; delete chain inet machine input; add chain inet machine input",
     ):

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from agent.engine.model import Endpoint, PortBinding
 from agent.host.syscalls import CLONE_NEWNET, setns
 from agent.net.namespaces import open_namespace, run_inside
-from agent.net.network import BridgeNetwork, NetworkSettings, open_network
+from agent.net.network import HostNetworks, NetworkSettings, open_network
 
 T = TypeVar("T")
 HOST, NEIGHBOUR = "10.77.0.1", "10.77.0.2"
@@ -161,7 +161,7 @@ class World:
         self._cable(self.second, "eth1", SECOND_HOST, SECOND_NEIGHBOUR)
         self.host.command("ip", "link", "set", "lo", "up")
         self.worker = self._keep(Worker(self.host))
-        self.network: BridgeNetwork | None = None
+        self.network: HostNetworks | None = None
 
     def _keep(self, thing: T) -> T:
         self._open.append(thing)
@@ -179,12 +179,12 @@ class World:
         other.command("ip", "link", "set", "lo", "up")
         other.command("ip", "route", "add", "default", "via", here)
 
-    def open(self, **settings: Any) -> BridgeNetwork:
+    def open(self, **settings: Any) -> HostNetworks:
         given = NetworkSettings(root=self.root, **settings)
         self.network = self.worker.do(lambda: open_network(given))
         return self.network
 
-    def setup(self, live: tuple[tuple[str, Endpoint], ...] = (), **settings: Any) -> BridgeNetwork:
+    def setup(self, live: tuple[tuple[str, Endpoint], ...] = (), **settings: Any) -> HostNetworks:
         network = self.open(**settings)
         self.worker.do(lambda: network.setup(live))
         return network
@@ -195,7 +195,7 @@ class World:
     def reserve(self, box: Box, *ports: PortBinding) -> Endpoint:
         network = self.network
         assert network is not None
-        return self.worker.do(lambda: network.reserve(box.id, ports))
+        return self.worker.do(lambda: network.reserve(box.id, ports))[0]
 
     def start(self, *ports: PortBinding) -> Box:
         """A container that is on the bridge."""

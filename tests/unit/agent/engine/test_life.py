@@ -76,7 +76,7 @@ def test_not_found_and_ambiguous(world):
     [
         (ContainerConfig(stop_signal="NOPE"), HostConfig(), Kind.INVALID),
         (ContainerConfig(hostname="a b"), HostConfig(), Kind.INVALID),
-        (ContainerConfig(), HostConfig(network_mode="front"), Kind.NOT_FOUND),
+        (ContainerConfig(), HostConfig(network_mode="host", links=("a",)), Kind.INVALID),
         (ContainerConfig(), HostConfig(binds=("/a:/",)), Kind.INVALID),
         (
             ContainerConfig(),

@@ -139,16 +139,11 @@ def test_limits():
         ("host", "host"),
         ("none", "none"),
         ("container:x", "container"),
+        ("front", "custom"),
     ],
 )
 def test_network_modes(word, wanted):
     assert publishing.mode(word) == wanted
-
-
-def test_unknown_network():
-    with pytest.raises(EngineError) as caught:
-        publishing.mode("front")
-    assert (caught.value.kind, caught.value.message) == (Kind.NOT_FOUND, "network front not found")
 
 
 def test_publish_all():
@@ -159,6 +154,7 @@ def test_publish_all():
     host = HostConfig(port_bindings=(asked,), publish_all_ports=True)
     assert publishing.bindings(config, host) == (
         asked,
+        PortBinding(7, "sctp"),
         PortBinding(90, "udp"),
         PortBinding(91, "udp"),
     )

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import errno
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
@@ -9,6 +9,7 @@ from agent.engine.model import PortBinding, PublishedPort
 from agent.errors import EngineError, Kind
 from agent.net.ports import (
     HostPorts,
+    expand,
     local_port_range,
     parse_binding,
     parse_host_ip,
@@ -73,22 +74,35 @@ def test_host_ports_that_are_none(given: str) -> None:
 def test_host_addresses() -> None:
     assert parse_host_ip("") == IPv4Address(0)
     assert parse_host_ip("127.0.0.1") == IPv4Address("127.0.0.1")
-    for given, kind in (
-        ("::", Kind.NOT_IMPLEMENTED),
-        ("[::1]", Kind.NOT_IMPLEMENTED),
-        ("x", Kind.INVALID),
-    ):
-        with pytest.raises(EngineError) as error:
-            parse_host_ip(given)
-        assert error.value.kind is kind
+    assert parse_host_ip("::") == IPv6Address(0)
+    assert parse_host_ip("[::1]") == IPv6Address("::1")
+    with pytest.raises(EngineError) as error:
+        parse_host_ip("x")
+    assert error.value.kind is Kind.INVALID
+
+
+def test_both_families_have_one_port() -> None:
+    host = Host(40001)
+    table = ports(host)
+    wanted = expand([PortBinding(80, "tcp"), PortBinding(81, "tcp", "::1")], four=True, six=True)
+    found = [(one.host_ip, one.host_port) for one in table.allocate("a", wanted)]
+    assert found == [("0.0.0.0", 40000), ("::", 40000), ("::1", 40002)]
+    with pytest.raises(EngineError, match="port is already allocated"):
+        table.allocate("b", expand([PortBinding(80, "tcp", "", "40000")], four=False, six=True))
+    table.allocate("c", expand([PortBinding(80, "tcp", "", "40003")], four=False, six=True))
+    table.allocate("d", expand([PortBinding(80, "tcp", "", "40003")], four=True, six=False))
+    with pytest.raises(EngineError, match="no IPv6 subnet"):
+        expand([PortBinding(80, "tcp", "::1")], four=True, six=False)
+    bound = expand([PortBinding(80, "tcp")], four=True, six=True, defaults=("127.0.0.1", "::1"))
+    assert [str(one.address) for one in bound] == ["127.0.0.1", "::1"]
 
 
 def test_protocols() -> None:
     assert parse_binding(PortBinding(80, "TCP")).protocol == "tcp"
-    for protocol, kind in (("sctp", Kind.NOT_IMPLEMENTED), ("icmp", Kind.INVALID)):
-        with pytest.raises(EngineError) as error:
-            parse_binding(PortBinding(80, protocol))
-        assert error.value.kind is kind
+    assert parse_binding(PortBinding(80, "sctp")).protocol == "sctp"
+    with pytest.raises(EngineError) as error:
+        parse_binding(PortBinding(80, "icmp"))
+    assert error.value.kind is Kind.INVALID
 
 
 def test_ephemeral_ports_go_round() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -8,14 +8,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.net.names import checked_interface, checked_table, is_veth_name, mac_of, veth_name
-from agent.net.rules import Forwarding, Plan, assertion, publish, removal, user_rules_in, withdraw
+from agent.net.rules import (
+    Forwarding,
+    NetworkRules,
+    Plan,
+    add_network,
+    assertion,
+    drop_network,
+    publish,
+    removal,
+    user_rules_in,
+    withdraw,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
+BRIDGE = NetworkRules(
+    "0123456789ab",
+    "machine0",
+    (IPv4Network("172.17.0.0/16"),),
+    (IPv4Address("172.17.0.1"),),
+)
+CLOSED = NetworkRules(
+    "cdef01234567",
+    "br-cdef01234567",
+    (IPv4Network("10.0.0.0/24"), IPv6Network("fd00:1::/64")),
+    (IPv4Address("10.0.0.1"), IPv6Address("fd00:1::1")),
+    internal=True,
+    icc=False,
+)
+SOURCED = NetworkRules(
+    "00aa00aa00aa",
+    "br-x",
+    (IPv4Network("10.0.1.0/24"), IPv6Network("fd00:2::/64")),
+    source=IPv4Address("192.0.2.7"),
+)
 PLAN = Plan(
     "machine",
-    "machine0",
-    IPv4Network("172.17.0.0/16"),
-    IPv4Address("172.17.0.1"),
+    {BRIDGE.key: BRIDGE},
     agent_ports=(2376,),
     block_metadata=True,
     guarded=(2, 3),
@@ -31,7 +60,14 @@ LOCAL = Forwarding("udp", IPv4Address("127.0.0.1"), 53, IPv4Address("172.17.0.3"
         ("assertion", assertion(PLAN, [WEB, ALSO, LOCAL], user_rules=["tcp dport 81 drop"])),
         (
             "bare",
-            assertion(Plan("m2", "b2", IPv4Network("10.0.0.0/24"), IPv4Address("10.0.0.1")), []),
+            assertion(Plan("m2", {}), []),
+        ),
+        ("closed", add_network(PLAN, CLOSED)),
+        ("sourced", add_network(PLAN, SOURCED)),
+        ("drop", drop_network(PLAN, CLOSED)),
+        (
+            "stale",
+            assertion(Plan("m2", {}), [], present=["to_000000000000", "user", "to_it", "forward"]),
         ),
         ("publish", publish(PLAN, [WEB, ALSO, LOCAL])),
         ("withdraw", withdraw(PLAN, [WEB])),
@@ -84,7 +120,7 @@ def test_case_114_names_that_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not an"):
         checked_interface(name)
     with pytest.raises(ValueError, match="not an"):
-        Plan("machine", name, PLAN.subnet, PLAN.gateway)
+        NetworkRules("0" * 12, name, BRIDGE.subnets, BRIDGE.gateways)
 
 
 def test_case_114_forwardings_hold_only_numbers() -> None:
@@ -93,7 +129,11 @@ def test_case_114_forwardings_hold_only_numbers() -> None:
     with pytest.raises(ValueError, match="not a port forwarding"):
         Forwarding("tcp", IPv4Address(0), 0, IPv4Address(1), 80)
     with pytest.raises(ValueError, match="not ports"):
-        Plan("machine", "b0", PLAN.subnet, PLAN.gateway, agent_ports=(0,))
+        Plan("machine", {}, agent_ports=(0,))
+    with pytest.raises(ValueError, match="not a network's key"):
+        NetworkRules("0; drop", "b0", ())
+    with pytest.raises(ValueError, match="not a port forwarding"):
+        Forwarding("tcp", IPv6Address(0), 80, IPv4Address(1), 80)
 
 
 def test_names_of_kernel_objects() -> None:
