@@ -76,8 +76,8 @@ class _Lines:
     directives: dict[str, str] = field(default_factory=dict)
 
 
-def parse(raw: bytes, name: str = "Dockerfile") -> Parsed:
-    """Raises DockerfileError."""
+def parse(raw: bytes, name: str = "Dockerfile", escape: str = "") -> Parsed:
+    """`escape`: of a text that is part of a file; "" = its directives tell.  DockerfileError."""
     if len(raw) > MAX_BYTES:
         raise DockerfileError(f"the Dockerfile is larger than the limit of {MAX_BYTES} bytes")
     if not raw.strip():
@@ -86,8 +86,9 @@ def parse(raw: bytes, name: str = "Dockerfile") -> Parsed:
     if "\0" in text:
         raise DockerfileError("a Dockerfile can't hold NUL bytes")
     lines = _Lines(text.split("\n"))
-    _read_directives(lines)
-    escape = lines.directives.get("escape", "\\")
+    if not escape:
+        _read_directives(lines)
+    escape = escape or lines.directives.get("escape", "\\")
     nodes = _read_nodes(lines, escape)
     if not nodes:
         raise DockerfileError("file with no instructions")

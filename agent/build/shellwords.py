@@ -54,9 +54,18 @@ class Words:
 
 
 class Lexer:
-    """Expands words.  `raw`: quotes and escapes stay as written; `keep_unset`: so do unset names."""
+    """Expands words.  `raw`: quotes and escapes stay as written; `keep_unset`: so do unset names;
+    `quotes` False: quotes are ordinary characters (heredocs)."""
 
-    def __init__(self, escape: str = "\\", *, raw: bool = False, keep_unset: bool = False) -> None:
+    def __init__(
+        self,
+        escape: str = "\\",
+        *,
+        raw: bool = False,
+        keep_unset: bool = False,
+        quotes: bool = True,
+    ) -> None:
+        self._quotes = "'\"" if quotes else ""
         self._escape = escape
         self._raw = raw
         self._keep_unset = keep_unset
@@ -71,6 +80,7 @@ class Lexer:
 
     def _run(self, text: str, values: Mapping[str, str]) -> tuple[str, list[str]]:
         scanner = _Scanner(text, values, self._escape, raw=self._raw, keep_unset=self._keep_unset)
+        scanner.quotes = self._quotes
         try:
             found, words = scanner.until("")
         except WordError as error:
@@ -90,6 +100,7 @@ class _Scanner:
         self._keep_unset = keep_unset
         self._depth = 0
         self._made = 0
+        self.quotes = "'\""
 
     # ------------------------------------------------------------------------------- characters
 
@@ -132,7 +143,7 @@ class _Scanner:
             found = self._dollar()
             words.add(found)
             return found
-        if char in "'\"":
+        if char in self.quotes:
             found = self._single() if char == "'" else self._double()
             words.add_raw(found)
             return found
