@@ -11,7 +11,7 @@ from agent.api.backend import Subscription, Waiter, WaitResult
 from agent.api.schema.events import event_document
 from agent.api.schema.images import progress_line
 from agent.engine.model import Progress
-from agent.errors import EngineError, internal
+from agent.errors import EngineError, Kind, internal
 from agent.wire import jsonlines
 from agent.wire.streams import Gone
 
@@ -112,6 +112,9 @@ class PullLines:
         self._closed.set()
         if line is None:
             raise StopIteration
+        if line.kind is Kind.UNAUTHORIZED:
+            # It is the registry that refuses. As Docker Engine: at 401 its client would prompt.
+            raise internal(line.message) from line
         raise line
 
     def _next_line(self) -> bytes | EngineError | None:

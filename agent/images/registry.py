@@ -229,7 +229,7 @@ class Repository:
         if any(challenge.scheme == "basic" for challenge in asked):
             if self._credentials is None:
                 raise unauthorized(
-                    f"Get {self.endpoint.url + '/v2/'!r}: unauthorized: no basic auth credentials"
+                    f'Get "{self.endpoint.url}/v2/": no basic auth credentials'
                 )
             self._authorization = auth.basic(self._credentials)
             self._expires = float("inf")
