@@ -258,8 +258,7 @@ class OciRuntime:
             raise self._not_running(container.id) from error
         try:
             user = config.user or container.config.user
-            groups = () if config.user else container.host_config.group_add
-            identity = users.look_up(root_fd, user, groups)
+            identity = users.look_up(root_fd, user, container.host_config.group_add)
         finally:
             os.close(root_fd)
         document = spec.exec_process(container, config, identity, self._facts, found.hostname)
