@@ -103,13 +103,15 @@ class Creation:
 
     def _resolved(self, host: HostConfig) -> HostConfig:
         """PidMode and IpcMode with the id of the container that they name."""
-        modes = {}
-        for name in ("pid_mode", "ipc_mode"):
-            mode = getattr(host, name)
-            if mode.startswith("container:"):
-                other = self._core.book.find(mode.removeprefix("container:"))
-                modes[name] = f"container:{other.id}"
-        return dataclasses.replace(host, **modes)
+
+        def resolved(mode: str) -> str:
+            if not mode.startswith("container:"):
+                return mode
+            return f"container:{self._core.book.find(mode.removeprefix('container:')).id}"
+
+        return dataclasses.replace(
+            host, pid_mode=resolved(host.pid_mode), ipc_mode=resolved(host.ipc_mode)
+        )
 
     def _hostname(self, config: ContainerConfig, host: HostConfig, identity: str) -> str:
         if config.hostname:

@@ -5,6 +5,7 @@ Volumes come out without a source: the volume driver knows it.  Texts are Docker
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 import re
 from collections.abc import Callable, Iterable
@@ -72,12 +73,16 @@ _TMPFS_VALUES: Final = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr
 
 
 def plan(
-    host: HostConfig, volumes: Iterable[str], new_name: Callable[[], str]
+    host: HostConfig,
+    volumes: Iterable[str],
+    new_name: Callable[[], str],
+    inherited: Iterable[MountPoint] = (),
 ) -> tuple[MountPoint, ...]:
     """Every mount of a container, sorted so that a parent comes before what lies in it.
 
     `volumes` are targets of anonymous volumes (image's and config's), skipped where something else
-    is mounted.  `new_name` gives names for anonymous volumes.  Raises INVALID.
+    is mounted.  `new_name` gives names for anonymous volumes; `inherited` are --volumes-from's.
+    Raises INVALID.
     """
     found: dict[str, MountPoint] = {}
     asked = [
@@ -89,6 +94,8 @@ def plan(
         if mount.target in found:
             raise invalid(f"Duplicate mount point: {mount.target}")
         found[mount.target] = mount
+    for mount in inherited:
+        found.setdefault(mount.target, mount)
     for target in volumes:
         clean = destination(target, target)
         if clean not in found:
@@ -196,6 +203,9 @@ def _from_request(request: MountRequest, new_name: Callable[[], str]) -> MountPo
         mode="",
         read_write=not request.read_only,
         propagation=propagation,
+        recursive=not request.non_recursive,
+        read_only_recursive=request.read_only_force_recursive,
+        create_source=request.create_mountpoint,
     )
 
 
@@ -209,6 +219,21 @@ def _volume_request(request: MountRequest, target: str, new_name: Callable[[], s
         read_write=not request.read_only,
         copy_up=not request.no_copy,
         anonymous=not request.source,
+        subpath=request.subpath,
+    )
+
+
+def inherit(spec: str, mounts: Iterable[MountPoint]) -> tuple[str, tuple[MountPoint, ...]]:
+    """One --volumes-from "CONTAINER[:ro|rw]" -> the mounts taken over from that container's."""
+    _, _, mode = spec.partition(":")
+    if mode not in {"", "ro", "rw", "z", "Z"}:
+        raise invalid(f"invalid mode: {mode}")
+    return mode, tuple(
+        dataclasses.replace(
+            one, read_write=one.read_write and mode != "ro", anonymous=False, copy_up=False
+        )
+        for one in mounts
+        if one.type in {"bind", "volume"}
     )
 
 
@@ -287,4 +312,5 @@ def _tmpfs_options(request: MountRequest) -> str:
         words.append(f"size={request.tmpfs_size}")
     if request.tmpfs_mode is not None:
         words.append(f"mode={request.tmpfs_mode:o}")
+    words.extend(request.tmpfs_flags)
     return ",".join(words)

@@ -25,6 +25,7 @@ from agent.runtime import (
     processes,
     record,
     rootfs,
+    sources,
     spec,
     spec_linux,
     translate,
@@ -57,6 +58,7 @@ class OciRuntime:
         hierarchies = parse_mountinfo(host.read("/proc/self/mountinfo"))
         own = host.read("/proc/self/cgroup")
         self.cgroups = Cgroups(hierarchies, settings.cgroup_parent, own)
+        self._find_cgroups()
         self._facts = host.facts(hierarchies, settings.init_paths)
         self._boot = host.boot_id()
         self._gauge = Gauge(self.cgroups)
@@ -94,8 +96,15 @@ class OciRuntime:
         bundle = self.paths.bundle(container.id)
         os.makedirs(f"{bundle}/rootfs", mode=0o700)
         os.makedirs(self.paths.log_dir(container.id), mode=0o700, exist_ok=True)
+        self._place_cgroup(container, bundle)
         hidden = self.cgroups.hierarchies.hidden
-        monitor, key = namespace.run_private(lambda: self._start_monitor(launch, bundle), hidden)
+        clones = sources.clone_shared(launch.mounts)
+        try:
+            monitor, key = namespace.run_private(
+                lambda: self._start_monitor(launch, bundle, clones), hidden
+            )
+        finally:
+            sources.close_all(clones)
         try:
             pid = monitor.create(
                 lambda conmon_pid: self._before_create(bundle, conmon_pid),
@@ -130,7 +139,24 @@ class OciRuntime:
             file.write(f"{conmon_pid} {record.start_time(conmon_pid)}")
         self.cgroups.adopt_monitor(conmon_pid)
 
-    def _start_monitor(self, launch: Launch, bundle: str) -> tuple[conmon.Monitor, str]:
+    def _place_cgroup(self, container: Container, bundle: str) -> None:
+        """Noted in the bundle as well: the next agent must find its groups."""
+        parent = container.host_config.resources.cgroup_parent
+        self.cgroups.place(container.id, parent)
+        if parent:
+            with open(f"{bundle}/cgroup-parent", "w", encoding="utf-8") as file:
+                file.write(parent)
+
+    def _find_cgroups(self) -> None:
+        for container_id in os.listdir(self.paths.bundles):
+            with contextlib.suppress(OSError):
+                self.cgroups.place(
+                    container_id, host.read(f"{self.paths.bundle(container_id)}/cgroup-parent")
+                )
+
+    def _start_monitor(
+        self, launch: Launch, bundle: str, clones: dict[str, int]
+    ) -> tuple[conmon.Monitor, str]:
         """In the private namespace: mount, look things up, write config.json, start conmon."""
         container = launch.container
         namespace.mount_overlay(launch.rootfs, bundle)
@@ -138,7 +164,9 @@ class OciRuntime:
         try:
             rootfs.check_skeleton(root_fd)
             users.check_files(root_fd)
-            config = spec.build(launch, self._resolve(launch, root_fd), self._facts_for(container))
+            placed = replace(launch, mounts=sources.place(launch.mounts, clones, bundle))
+            resolved = self._resolve(launch, root_fd, bundle)
+            config = spec.build(placed, resolved, self._facts_for(container))
             cwd = spec.working_directory(container.config.working_dir)
             os.close(rootfs.ensure_directory(root_fd, cwd))
             _check_sources(launch)
@@ -159,7 +187,7 @@ class OciRuntime:
             return self._facts
         return replace(self._facts, host_devices=host.all_devices())
 
-    def _resolve(self, launch: Launch, root_fd: int) -> spec.Resolved:
+    def _resolve(self, launch: Launch, root_fd: int, bundle: str) -> spec.Resolved:
         container = launch.container
         pid_mode = container.host_config.pid_mode
         pid_namespace = ""
@@ -168,13 +196,28 @@ class OciRuntime:
             pid_namespace = f"/proc/{other.pid}/ns/pid"
         elif pid_mode not in ("", "host", "private"):
             raise invalid(f"invalid PID mode: {pid_mode}")
+        ipc_namespace, memory = self._shared_ipc(container, bundle)
         return spec.Resolved(
             identity=users.look_up(root_fd, container.config.user, container.host_config.group_add),
             cgroup=self.cgroups.path(container.id),
             devices=host.given_devices(container.host_config.resources.devices),
             pid_namespace=pid_namespace,
+            ipc_namespace=ipc_namespace,
+            shared_memory=memory,
             ulimits=self.settings.default_ulimits,
         )
+
+    def _shared_ipc(self, container: Container, bundle: str) -> tuple[str, str]:
+        """(namespace, /dev/shm) of the container that --ipc container:<id> names."""
+        mode = container.host_config.ipc_mode
+        if not mode.startswith("container:"):
+            return "", ""
+        pid = self._running(mode.removeprefix("container:")).pid
+        tree = sources.shared_memory(pid, self.cgroups.hierarchies.hidden)
+        try:
+            return f"/proc/{pid}/ns/ipc", sources.attach_memory(tree, bundle)
+        finally:
+            os.close(tree)
 
     def attach(self, container_id: str) -> ConmonAttach:
         found = self._record(container_id)
@@ -233,6 +276,7 @@ class OciRuntime:
     def delete(self, container_id: str) -> None:
         self._watcher.forget(container_id)
         self._leftovers.clear(container_id)
+        self.cgroups.place(container_id, "")
         self._watcher.forgotten(container_id)
 
     def remove_logs(self, container_id: str) -> None:

@@ -60,11 +60,19 @@ class Cgroups:
         """`own`: this process's /proc/self/cgroup."""
         self.hierarchies = hierarchies
         self.parent = parent
+        self._parents: dict[str, str] = {}
         self._monitor_homes = monitor_homes(hierarchies, parent, own)
 
     def path(self, container_id: str) -> str:
         """The OCI cgroupsPath."""
-        return f"{self.parent}/{container_id}"
+        return f"{self._parents.get(container_id, self.parent)}/{container_id}"
+
+    def place(self, container_id: str, parent: str) -> None:
+        """A container with a parent group of its own (--cgroup-parent); "" = no longer."""
+        if parent:
+            self._parents[container_id] = parent
+        else:
+            self._parents.pop(container_id, None)
 
     def directories(self, container_id: str) -> list[str]:
         path = self.path(container_id)

@@ -60,6 +60,8 @@ class Resolved:
     cgroup: str  # cgroupsPath
     devices: tuple[DeviceNode, ...] = ()  # --device
     pid_namespace: str = ""  # "/proc/<pid>/ns/pid" for --pid container:<id>
+    ipc_namespace: str = ""  # the same for --ipc container:<id>
+    shared_memory: str = ""  # its /dev/shm
     ulimits: tuple[Ulimit, ...] = ()  # the agent's defaults
 
 
@@ -99,7 +101,12 @@ def build(launch: Launch, resolved: Resolved, facts: HostFacts) -> Document:
         "ociVersion": "1.0.2",
         "process": _process(launch, resolved, facts, security),
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
-        "mounts": mounts(launch, unified=facts.unified, init=_init_program(launch, facts)),
+        "mounts": mounts(
+            launch,
+            unified=facts.unified,
+            init=_init_program(launch, facts),
+            shared_memory=resolved.shared_memory,
+        ),
         "linux": linux,
     }
     if host.uts_mode != "host":
@@ -218,7 +225,9 @@ def _linux(launch: Launch, resolved: Resolved, facts: HostFacts, security: Secur
         "namespaces": _namespaces(launch, resolved, facts),
         "resources": {
             **resources(host.resources, swap_limit=facts.swap_limit, unified=facts.unified),
-            "devices": device_rules(resolved.devices, privileged=host.privileged),
+            "devices": device_rules(
+                resolved.devices, host.resources.device_cgroup_rules, privileged=host.privileged
+            ),
         },
         "devices": devices(
             (*facts.host_devices, *resolved.devices) if host.privileged else resolved.devices
@@ -235,7 +244,10 @@ def _linux(launch: Launch, resolved: Resolved, facts: HostFacts, security: Secur
     filter_ = _filter(security, bounding, facts.machine, privileged=host.privileged)
     if filter_ is not None:
         linux["seccomp"] = filter_
-    if any(mount.propagation in ("rslave", "slave") for mount in launch.mounts):
+    kinds = {mount.propagation for mount in launch.mounts}
+    if kinds & {"shared", "rshared"}:
+        linux["rootfsPropagation"] = "rshared"
+    elif kinds & {"slave", "rslave"}:
         linux["rootfsPropagation"] = "rslave"
     return linux
 
@@ -257,7 +269,8 @@ def _namespaces(launch: Launch, resolved: Resolved, facts: HostFacts) -> list[Do
         path = {"path": resolved.pid_namespace} if resolved.pid_namespace else {}
         found.append({"type": "pid", **path})
     if host.ipc_mode != "host":
-        found.append({"type": "ipc"})
+        path = {"path": resolved.ipc_namespace} if resolved.ipc_namespace else {}
+        found.append({"type": "ipc", **path})
     if host.uts_mode != "host":
         found.append({"type": "uts"})
     if launch.network_namespace == "private":

@@ -1,11 +1,14 @@
-"""Limits and devices of the OCI configuration.  Pure."""
+"""Limits and devices of the OCI configuration.  Pure but for looking up block devices' numbers."""
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.engine.model import Resources
+from agent.errors import invalid
 
 Document = dict[str, object]
 _PERIOD = 100_000  # microseconds, the kernel's default CFS period
@@ -36,7 +39,38 @@ def resources(limits: Resources, *, swap_limit: bool, unified: bool) -> Document
         found["cpu"] = cpu
     if limits.pids_limit is not None and limits.pids_limit > 0:
         found["pids"] = {"limit": limits.pids_limit}
+    block = _block(limits)
+    if block:
+        found["blockIO"] = block
     return found
+
+
+def _block(limits: Resources) -> Document:
+    block: Document = {}
+    if limits.blkio_weight:
+        block["weight"] = limits.blkio_weight
+    rows = (
+        ("weightDevice", "weight", limits.blkio_weight_device),
+        ("throttleReadBpsDevice", "rate", limits.blkio_read_bps),
+        ("throttleWriteBpsDevice", "rate", limits.blkio_write_bps),
+        ("throttleReadIOPSDevice", "rate", limits.blkio_read_iops),
+        ("throttleWriteIOPSDevice", "rate", limits.blkio_write_iops),
+    )
+    for name, field, given in rows:
+        if given:
+            block[name] = [{**_numbers(one.path), field: one.value} for one in given]
+    return block
+
+
+def _numbers(path: str) -> Document:
+    """A device node's numbers.  INVALID when there is no such device."""
+    try:
+        info = os.stat(path)
+    except OSError as error:
+        raise invalid(f"no such block device: {path}") from error
+    if not stat.S_ISBLK(info.st_mode):
+        raise invalid(f"{path} is not a block device")
+    return {"major": os.major(info.st_rdev), "minor": os.minor(info.st_rdev)}
 
 
 def _memory(limits: Resources, *, swap_limit: bool, unified: bool) -> Document:
@@ -82,7 +116,9 @@ def _allow(kind: str, major: int, minor: int | None, access: str = "rwm") -> Doc
     return rule
 
 
-def device_rules(given: Sequence[DeviceNode], *, privileged: bool) -> list[Document]:
+def device_rules(
+    given: Sequence[DeviceNode], rules: Sequence[str] = (), *, privileged: bool
+) -> list[Document]:
     """linux.resources.devices: everything denied but Docker's handful and those given."""
     if privileged:
         return [{"allow": True, "access": "rwm"}]
@@ -100,7 +136,20 @@ def device_rules(given: Sequence[DeviceNode], *, privileged: bool) -> list[Docum
         _allow("c", 5, 2),  # ptmx
         _allow("c", 136, None),  # pts
         *(_allow(node.type, node.major, node.minor, node.access) for node in given),
+        *(_rule(rule) for rule in rules),
     ]
+
+
+def _rule(text: str) -> Document:
+    """ "c 42:* rmw", checked before; "*" is every number."""
+    kind, numbers, access = text.split(" ")
+    major, _, minor = numbers.partition(":")
+    rule: Document = {"allow": True, "type": kind, "access": access}
+    if major != "*":
+        rule["major"] = int(major)
+    if minor != "*":
+        rule["minor"] = int(minor)
+    return rule
 
 
 def devices(nodes: Sequence[DeviceNode]) -> list[Document]:

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 from agent.engine.model import MountPoint
 from agent.engine.ports import Launch
-from agent.errors import invalid, not_implemented
+from agent.errors import invalid
 
 Document = dict[str, object]
 _DEFAULT_SHM = 64 << 20
 _TMPFS_DEFAULT = ("noexec", "nosuid", "nodev")
+_PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 _NEGATED = {"exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro", "atime": "noatime"}
 
 
-def mounts(launch: Launch, *, unified: bool, init: str) -> list[Document]:
+def mounts(launch: Launch, *, unified: bool, init: str, shared_memory: str = "") -> list[Document]:
     """All mounts, parents before children; a user's mount replaces a default on the same path."""
     host = launch.container.host_config
     own = [_user_mount(mount) for mount in launch.mounts]
@@ -26,7 +27,10 @@ def mounts(launch: Launch, *, unified: bool, init: str) -> list[Document]:
             taken.add(target)
     for target in taken:
         check_target(target, privileged=host.privileged)
-    table = {str(mount["destination"]): mount for mount in _defaults(launch, unified=unified)}
+    table = {
+        str(mount["destination"]): mount
+        for mount in _defaults(launch, shared_memory, unified=unified)
+    }
     for mount in _engine_files(launch, init):
         table[str(mount["destination"])] = mount
     for mount in own:
@@ -52,7 +56,7 @@ def _mount(target: str, kind: str, source: str, *options: str) -> Document:
     return {"destination": target, "type": kind, "source": source, "options": list(options)}
 
 
-def _defaults(launch: Launch, *, unified: bool) -> list[Document]:
+def _defaults(launch: Launch, shared_memory: str, *, unified: bool) -> list[Document]:
     host = launch.container.host_config
     safe = ("nosuid", "noexec", "nodev")
     access = "rw" if host.privileged else "ro"
@@ -74,7 +78,7 @@ def _defaults(launch: Launch, *, unified: bool) -> list[Document]:
         found = [mount for mount in found if mount["destination"] != "/dev/mqueue"]
         found.append(_mount("/dev/mqueue", "bind", "/dev/mqueue", "rbind", "rprivate"))
     elif host.ipc_mode.startswith("container:"):
-        raise not_implemented("--ipc container:<id> is not supported yet")
+        found.append(_mount("/dev/shm", "bind", shared_memory, "rbind", "rprivate"))  # noqa: S108
     elif host.ipc_mode != "none":
         found.append(
             _mount("/dev/shm", "tmpfs", "shm", *safe, "mode=1777", f"size={size}")  # noqa: S108
@@ -99,13 +103,11 @@ def _user_mount(mount: MountPoint) -> Document:
     if mount.type == "tmpfs":
         return _tmpfs(mount.target, mount.tmpfs_options, read_only=not mount.read_write)
     propagation = mount.propagation or "rprivate"
-    if propagation in ("shared", "rshared"):
-        # Our mounts live in a private namespace; nothing mounted there can reach the host.
-        raise invalid(f"path {mount.source} is mounted on / but it is not a shared mount")
-    if propagation not in ("private", "rprivate", "slave", "rslave"):
+    if propagation not in _PROPAGATIONS:
         raise invalid(f"invalid propagation mode: {mount.propagation}")
-    access = "rw" if mount.read_write else "ro"
-    return _mount(mount.target, "bind", mount.source, "rbind", propagation, access)
+    access = "rw" if mount.read_write else "rro" if mount.read_only_recursive else "ro"
+    kind = "rbind" if mount.recursive else "bind"
+    return _mount(mount.target, "bind", mount.source, kind, propagation, access)
 
 
 def _tmpfs(target: str, options: str, *, read_only: bool = False) -> Document:

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 
 from agent.engine.model import MountPoint
 from agent.engine.ports import Rootfs
+from agent.errors import EngineError
 from agent.host import openat, syscalls
 from agent.runtime import namespace
+from agent.runtime.sources import open_source
 
 
 @dataclass
@@ -83,8 +85,8 @@ def _put(root_fd: int, mount: MountPoint, *, writable: bool) -> None:
     if not mount.source:
         return  # a tmpfs is empty while its container does not run
     try:
-        source = os.open(mount.source, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
+        source = open_source(mount)
+    except (OSError, EngineError):
         return  # a bind's source that has gone: the copy sees what lies below
     try:
         target = _target(root_fd, mount, source, writable=writable)

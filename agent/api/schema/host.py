@@ -24,7 +24,14 @@ from agent.api.schema.fields import (
 )
 from agent.api.schema.mounts import mounts
 from agent.api.schema.ports import bindings
-from agent.engine.model import DeviceMapping, HostConfig, Resources, RestartPolicy, Ulimit
+from agent.engine.model import (
+    BlockLimit,
+    DeviceMapping,
+    HostConfig,
+    Resources,
+    RestartPolicy,
+    Ulimit,
+)
 from agent.errors import invalid
 from agent.wire.http import printable
 
@@ -143,8 +150,10 @@ def _mode_of(*allowed: str) -> Reader:
         mode = text(value, where)
         if mode in allowed:
             return mode
-        if mode.startswith("container:"):
-            raise not_served(f"{where} container:<name>")
+        if mode.startswith("container:") and "container:" in allowed:
+            if mode.removeprefix("container:"):
+                return mode
+            raise invalid(f"invalid {where.rpartition('.')[2]}: {printable(mode)}")
         raise invalid(f"invalid {where.rpartition('.')[2]}: {printable(mode)}")
 
     return read
@@ -176,18 +185,99 @@ def _log_config(value: object, where: str) -> dict[str, object]:
     return decoded
 
 
+WEIGHT_DEVICE: Final = Table(
+    "WeightDevice", (Field("Path", text, "path"), Field("Weight", integer, "value"))
+)
+THROTTLE_DEVICE: Final = Table(
+    "ThrottleDevice", (Field("Path", text, "path"), Field("Rate", integer, "value"))
+)
+DEVICE_REQUEST: Final = Table(
+    "DeviceRequest",
+    (
+        Field("Driver", text, "driver"),
+        Field("Count", integer),
+        Field("DeviceIDs", texts),
+        Field("Capabilities", array_of(texts), "capabilities"),
+        Field("Options", text_map),
+    ),
+)
+_DEVICE_RULE: Final = re.compile(r"[acb] ([0-9]{1,9}|\*):([0-9]{1,9}|\*) [rwm]{1,3}")
+
+
+def _block_weight(value: object, where: str) -> int:
+    weight = integer(value, where)
+    if weight and not 10 <= weight <= 1000:
+        raise invalid("Range of blkio weight is from 10 to 1000")
+    return weight
+
+
+def _weight_device(value: object, where: str) -> BlockLimit:
+    found = built(BlockLimit, {"path": "", "value": 0, **WEIGHT_DEVICE.decode(value, where)})
+    _block_weight(found.value, where)
+    return _block_device(found, where)
+
+
+def _block_rate(value: object, where: str) -> BlockLimit:
+    found = built(BlockLimit, {"path": "", "value": 0, **THROTTLE_DEVICE.decode(value, where)})
+    if found.value < 0:
+        raise invalid(f"invalid rate for device {printable(found.path)} in {where}")
+    return _block_device(found, where)
+
+
+def _block_device(found: BlockLimit, where: str) -> BlockLimit:
+    if not found.path.startswith("/") or "/.." in found.path:
+        raise invalid(f"invalid device path in {where}: '{printable(found.path)}'")
+    return found
+
+
+def _device_rule(value: object, where: str) -> str:
+    rule = text(value, where)
+    if not _DEVICE_RULE.fullmatch(rule):
+        raise invalid(f"invalid device cgroup rule format: '{printable(rule)}'")
+    return rule
+
+
+def _cgroup_parent(value: object, where: str) -> str:
+    """An absolute cgroup path; "x" is "/x", as with Docker Engine's cgroupfs driver."""
+    path = text(value, where)
+    if not path:
+        return ""
+    parts = [part for part in path.split("/") if part]
+    if not parts or any(part in {".", ".."} or not part.isprintable() for part in parts):
+        raise invalid(f"invalid cgroup parent: '{printable(path)}'")
+    return "/" + "/".join(parts)
+
+
+def _no_device_requests(value: object, where: str) -> None:
+    """What Docker Engine says on a host without a GPU runtime."""
+    for one in array_of(DEVICE_REQUEST.decode)(value, where):
+        wanted = cast("tuple[tuple[str, ...], ...]", one.get("capabilities", ()))
+        shown = " ".join(f"[{' '.join(words)}]" for words in wanted)
+        raise invalid(
+            f'could not select device driver "{printable(str(one.get("driver", "")))}"'
+            f" with capabilities: [{printable(shown)}]"
+        )
+
+
+def _no_storage_options(value: object, where: str) -> None:
+    if text_map(value, where):
+        raise invalid(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+        )
+
+
 RESOURCES: Final = Table(
     "Resources",
     (
         Field("CpuShares", integer, "cpu_shares"),
         Field("Memory", integer, "memory"),
-        unserved("CgroupParent"),
-        unserved("BlkioWeight"),
-        unserved("BlkioWeightDevice"),
-        unserved("BlkioDeviceReadBps"),
-        unserved("BlkioDeviceWriteBps"),
-        unserved("BlkioDeviceReadIOps"),
-        unserved("BlkioDeviceWriteIOps"),
+        Field("CgroupParent", _cgroup_parent, "cgroup_parent"),
+        Field("BlkioWeight", _block_weight, "blkio_weight"),
+        Field("BlkioWeightDevice", array_of(_weight_device), "blkio_weight_device"),
+        Field("BlkioDeviceReadBps", array_of(_block_rate), "blkio_read_bps"),
+        Field("BlkioDeviceWriteBps", array_of(_block_rate), "blkio_write_bps"),
+        Field("BlkioDeviceReadIOps", array_of(_block_rate), "blkio_read_iops"),
+        Field("BlkioDeviceWriteIOps", array_of(_block_rate), "blkio_write_iops"),
         Field("CpuPeriod", integer, "cpu_period"),
         Field("CpuQuota", integer, "cpu_quota"),
         unserved("CpuRealtimePeriod"),
@@ -195,8 +285,8 @@ RESOURCES: Final = Table(
         Field("CpusetCpus", text, "cpuset_cpus"),
         Field("CpusetMems", text, "cpuset_mems"),
         Field("Devices", array_of(_device), "devices"),
-        unserved("DeviceCgroupRules"),
-        unserved("DeviceRequests"),
+        Field("DeviceCgroupRules", array_of(_device_rule), "device_cgroup_rules"),
+        Field("DeviceRequests", _no_device_requests),
         unserved("KernelMemoryTCP"),
         Field("MemoryReservation", integer, "memory_reservation"),
         Field("MemorySwap", integer, "memory_swap"),
@@ -224,7 +314,7 @@ HOST_CONFIG: Final = Table(
         Field("RestartPolicy", restart_policy, "restart_policy"),
         Field("AutoRemove", boolean, "auto_remove"),
         unserved("VolumeDriver", "local"),
-        unserved("VolumesFrom"),
+        Field("VolumesFrom", texts, "volumes_from"),
         Field("ConsoleSize", integers),  # kept in the given document; the client resizes too
         Field("Annotations", text_map, "annotations"),
         Field("CapAdd", texts, "cap_add"),
@@ -235,16 +325,20 @@ HOST_CONFIG: Final = Table(
         Field("DnsSearch", texts, "dns_search"),
         Field("ExtraHosts", texts, "extra_hosts"),
         Field("GroupAdd", texts, "group_add"),
-        Field("IpcMode", _mode_of("", "private", "host", "shareable"), "ipc_mode"),
+        Field(
+            "IpcMode",
+            _mode_of("", "private", "host", "shareable", "none", "container:"),
+            "ipc_mode",
+        ),
         unserved("Cgroup"),
         unserved("Links"),
         Field("OomScoreAdj", integer, "oom_score_adj"),
-        Field("PidMode", _mode_of("", "private", "host"), "pid_mode"),
+        Field("PidMode", _mode_of("", "private", "host", "container:"), "pid_mode"),
         Field("Privileged", boolean, "privileged"),
         Field("PublishAllPorts", boolean, "publish_all_ports"),
         Field("ReadonlyRootfs", boolean, "readonly_rootfs"),
         Field("SecurityOpt", texts, "security_opt"),
-        unserved("StorageOpt"),
+        Field("StorageOpt", _no_storage_options),
         Field("Tmpfs", text_map, "tmpfs"),
         Field("UTSMode", _mode_of("", "private", "host"), "uts_mode"),
         unserved("UsernsMode", "host"),  # "host" = no user namespace, which is what there is

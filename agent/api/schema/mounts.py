@@ -15,6 +15,7 @@ from agent.api.schema.fields import (
     not_served,
     text,
     text_map,
+    texts,
     unserved,
     wrong_type,
 )
@@ -26,12 +27,31 @@ BIND: Final = Table(
     "Mount.BindOptions",
     (
         Field("Propagation", text, "propagation"),
-        unserved("NonRecursive"),
-        unserved("CreateMountpoint"),
-        unserved("ReadOnlyNonRecursive"),
-        unserved("ReadOnlyForceRecursive"),
+        Field("NonRecursive", boolean, "non_recursive"),
+        Field("CreateMountpoint", boolean, "create_mountpoint"),
+        Field("ReadOnlyNonRecursive", boolean, "read_only_non_recursive"),
+        Field("ReadOnlyForceRecursive", boolean, "read_only_force_recursive"),
     ),
 )
+
+
+def _subpath(value: object, where: str) -> str:
+    path = text(value, where)
+    if path.startswith("/") or ".." in path.split("/"):
+        raise _refuse("volume", "subpath must be a relative path within the volume")
+    return path
+
+
+def _tmpfs_flags(value: object, where: str) -> tuple[str, ...]:
+    """[["exec"], ["uid", "1000"]] -> ("exec", "uid=1000")."""
+    found = []
+    for one in array_of(texts)(value, where):
+        if not 1 <= len(one) <= 2:
+            raise _refuse("tmpfs", "invalid option array length")
+        found.append("=".join(one))
+    return tuple(found)
+
+
 DRIVER: Final = Table(
     "Mount.VolumeOptions.DriverConfig",
     (Field("Name", text, "driver"), Field("Options", text_map, "driver_options")),
@@ -42,7 +62,7 @@ VOLUME: Final = Table(
         Field("NoCopy", boolean, "no_copy"),
         Field("Labels", text_map, "labels"),
         Field("DriverConfig", DRIVER.decode, "driver_config"),
-        unserved("Subpath"),
+        Field("Subpath", _subpath, "subpath"),
     ),
 )
 TMPFS: Final = Table(
@@ -50,7 +70,7 @@ TMPFS: Final = Table(
     (
         Field("SizeBytes", integer, "tmpfs_size"),
         Field("Mode", integer, "tmpfs_mode"),
-        unserved("Options"),
+        Field("Options", _tmpfs_flags, "tmpfs_flags"),
     ),
 )
 
@@ -121,6 +141,16 @@ def _check_bind(decoded: Document, source: str) -> None:
             "bind", f"invalid mount path: '{printable(source)}' mount path must be absolute"
         )
     options = cast("Document", decoded.get("bind", {}))
+    forced = bool(options.get("read_only_force_recursive"))
+    if forced and options.get("propagation", "") != "rprivate":
+        raise _refuse(
+            "bind", "to use BindOptions.ReadOnlyForceRecursive, Propagation must be rprivate"
+        )
+    for name in ("read_only_force_recursive", "read_only_non_recursive"):
+        if options.get(name) and not decoded.get("read_only"):
+            raise _refuse(
+                "bind", "mount is not read-only: recursive read-only options need ReadOnly"
+            )
     if options.get("propagation", "") not in _PROPAGATIONS:
         raise _refuse("bind", f"invalid propagation mode: {options['propagation']}")
 
