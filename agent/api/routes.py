@@ -14,12 +14,14 @@ from typing import Final
 
 from agent.api.call import ApiHandler
 from agent.api.handlers import (
+    archives,
     attached,
     containers,
     execs,
     files,
     images,
     networks,
+    registry,
     system,
     usage,
     volumes,
@@ -78,10 +80,10 @@ _SYSTEM: Final = (
     _read("/info", system.info),
     _read("/events", system.events),
     _read("/system/df", system.disk_usage),
-    _later("POST", "/auth", "checking registry credentials (login)"),
+    Row("POST", "/auth", registry.login, body=BodyKind.JSON),
     _later("POST", "/commit", "committing a container to an image"),
     _later("POST", "/session", "interactive sessions (BuildKit)"),
-    _later("GET", "/distribution/{name}/json", "asking a registry about an image (distribution)"),
+    _read("/distribution/{name}/json", registry.distribution),
 )
 _CONTAINERS: Final = (
     _read("/containers/json", containers.list_all),
@@ -116,16 +118,16 @@ _CONTAINERS: Final = (
 )
 _IMAGES: Final = (
     _read("/images/json", images.list_all),
-    _change("POST", "/images/create", images.create),
-    _later("GET", "/images/search", "searching a registry"),
-    _later("POST", "/images/prune", "pruning images"),
-    _later("GET", "/images/get", "exporting images (save)"),
-    _later("POST", "/images/load", "importing images (load)"),
+    _change("POST", "/images/create", images.create, BodyKind.STREAM),
+    _read("/images/search", registry.search),
+    _change("POST", "/images/prune", archives.prune),
+    _read("/images/get", archives.save_many),
+    _change("POST", "/images/load", archives.load, BodyKind.STREAM),
     _read("/images/{name}/json", images.inspect),
     _read("/images/{name}/history", images.show_history),
-    _later("POST", "/images/{name}/push", "pushing an image"),
+    _change("POST", "/images/{name}/push", registry.push),
     _change("POST", "/images/{name}/tag", images.tag),
-    _later("GET", "/images/{name}/get", "exporting an image (save)"),
+    _read("/images/{name}/get", archives.save_one),
     _change("DELETE", "/images/{name}", images.remove),
     _later("POST", "/build", "building images"),
     _later("POST", "/build/prune", "pruning the build cache"),

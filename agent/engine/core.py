@@ -20,6 +20,7 @@ from agent.engine.model import Container, State
 from agent.engine.ports import Clock, Images, Network, Records, Runtime, Snapshots, Volumes
 from agent.engine.sandboxfiles import SandboxFiles
 from agent.engine.timers import Timers
+from agent.engine.transfers import Transfers
 from agent.engine.waits import Waits
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Ports:
     volumes: Volumes
     records: Records
     inside: Inside
+    transfers: Transfers | None = None  # an engine without registries and archives has none
 
 
 @dataclass(frozen=True)

@@ -125,12 +125,12 @@ def token_request(challenge: Challenge, scope: str, auth: RegistryAuth | None) -
             ("grant_type", "refresh_token"),
             ("refresh_token", auth.identity_token),
             ("client_id", "docker"),
-            ("scope", scope),
+            *((("scope", scope),) if scope else ()),
             *service,
         ]
         content = ("Content-Type", "application/x-www-form-urlencoded")
         return TokenRequest(challenge.realm, (content,), urlencode(form).encode())
-    query = [*service, ("scope", scope)]
+    query = [*service, *(("scope", part) for part in scope.split())]
     headers: tuple[tuple[str, str], ...] = ()
     if auth is not None and auth.username:
         query.insert(0, ("account", auth.username))

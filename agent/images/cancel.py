@@ -15,7 +15,8 @@ class Cancellation:
     `cancel` may be called from any thread, more than once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "pull") -> None:
+        self._what = what
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._actions: dict[int, Callable[[], None]] = {}
@@ -36,7 +37,7 @@ class Cancellation:
     def check(self) -> None:
         """Raise CANCELLED once requested."""
         if self._event.is_set():
-            raise cancelled("pull was cancelled")
+            raise cancelled(f"{self._what} was cancelled")
 
     def wait(self, seconds: float) -> None:
         """Wait this long; CANCELLED as soon as it is requested."""

@@ -13,7 +13,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -49,12 +49,15 @@ class TlsError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One GET, HEAD or POST.  `insecure` only for registries on the operator's list."""
+    """One request.  `insecure` only for registries on the operator's list.
+
+    `body`: bytes, or what makes the pieces of one (sent chunked; made anew for each try).
+    """
 
     url: str
     headers: Mapping[str, str]
     method: str = "GET"
-    body: bytes | None = None
+    body: bytes | Callable[[], Iterator[bytes]] | None = None
     insecure: bool = False
     guarded: bool = False  # even the first hop must pass the address guard (token realms)
 
@@ -209,7 +212,8 @@ class Connector:
             stack.enter_context(cancel.on_cancel(lambda: _shut(sock)))
             target = parts.path or "/"
             target += f"?{parts.query}" if parts.query else ""
-            connection.request(request.method, target, request.body, dict(headers))
+            body = request.body() if callable(request.body) else request.body
+            connection.request(request.method, target, body, dict(headers))
             return Response(connection.getresponse(), parts.geturl(), done)
         except TimeoutError as error:
             done(reusable=False)

@@ -114,6 +114,10 @@ class Disk:
     def layer_path(self, name: str) -> str:
         return os.path.join(self.layers, name, "diff")
 
+    def layer_folder(self, name: str) -> str:
+        """Where a layer's `diff` and `recipe` are."""
+        return os.path.join(self.layers, name)
+
     def layer_names(self) -> Iterator[str]:
         return (name for name in os.listdir(self.layers) if not name.startswith("."))
 

@@ -29,7 +29,7 @@ def size(folder: str) -> int:
         raise _lost(folder) from error
 
 
-def pieces(folder: str, diff_id: str) -> Iterator[bytes]:
+def pieces(folder: str, diff_id: str) -> Generator[bytes, None, None]:
     """The tar of the layer in `folder` ($ROOT/layers/NAME), in pieces of about 1 MiB.
 
     Raises DATA_LOSS, at the latest after the last piece, when it is not what `diff_id` names.

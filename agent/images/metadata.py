@@ -261,6 +261,22 @@ class Metadata:
         ).fetchone()
         return Ref(*row) if row else None
 
+    def tags_of(self, name: str) -> list[Ref]:
+        """The tags (not the digests) of a repository."""
+        rows = self.durable.execute(
+            "SELECT name, suffix, image_id FROM refs WHERE name = ? AND suffix LIKE ':%' "
+            "ORDER BY suffix",
+            (name,),
+        )
+        return [Ref(*row) for row in rows]
+
+    def layer_uses(self) -> list[tuple[str, str, int]]:
+        """(image id, diffID, bytes) of each layer of each image, a repeated one once."""
+        rows = self.durable.execute(
+            "SELECT DISTINCT image_id, diff_id, size FROM image_layers JOIN layers USING (diff_id)"
+        )
+        return [(str(row[0]), str(row[1]), int(row[2])) for row in rows]
+
     def refs(self, image_id: str) -> list[Ref]:
         """Tags first, then digests."""
         rows = self.durable.execute(

@@ -114,6 +114,11 @@ def with_tag(repository: str, tag: str) -> Reference:
     return Reference(found.domain, found.path, tag)
 
 
+def is_tag(text: str) -> bool:
+    """Whether it can be a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
 def id_prefix(text: str) -> str | None:
     """The hex part when `text` could be an image id or a prefix of one, else None."""
     text = text.removeprefix("sha256:")

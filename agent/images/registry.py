@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import email.utils
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -115,14 +115,18 @@ class Repository:
         endpoint: Endpoint,
         reference: Reference,
         credentials: RegistryAuth | None,
+        scopes: tuple[str, ...] | None = None,
     ) -> None:
+        """`scopes`: what a token is asked for; by default pulling from the repository."""
+        self._scopes = (f"repository:{reference.path}:pull",) if scopes is None else scopes
+        self._pushing = scopes is not None
         self.endpoint = endpoint
         self._connector = connector
         self._settings = settings
         self._reference = reference
         own = None if endpoint.mirror else auth.belongs(credentials, reference.domain)
         self._credentials = own if auth.has_secret(own) else None
-        self._base = f"{endpoint.url}/v2/{reference.path}"
+        self.base = f"{endpoint.url}/v2/{reference.path}"
         self._authorization = ""
         self._expires = 0.0
         if self._credentials and self._credentials.registry_token:
@@ -136,7 +140,7 @@ class Repository:
 
         def fetch() -> Fetched:
             headers = {"Accept": ", ".join(MANIFEST_TYPES)}
-            response = self._get(f"{self._base}/manifests/{target}", headers, cancel)
+            response = self._get(f"{self.base}/manifests/{target}", headers, cancel)
             try:
                 deadline = time.monotonic() + self._settings.timeouts.stall
                 raw = response.document(documents.MANIFEST_LIMIT, deadline)
@@ -145,7 +149,7 @@ class Repository:
             finally:
                 response.close()
 
-        found = self._retried(fetch, cancel)
+        found = self.retried(fetch, cancel)
         if len(found.raw) > documents.MANIFEST_LIMIT:
             raise invalid(f"manifest is larger than {documents.MANIFEST_LIMIT} bytes")
         if ":" in target and not digests.matches(found.raw, target):
@@ -196,23 +200,29 @@ class Repository:
         self, descriptor: Descriptor, start: int, cancel: Cancellation
     ) -> Generator[bytes, None, None]:
         headers = {"Range": f"bytes={start}-"} if start else {}
-        url = f"{self._base}/blobs/{descriptor.digest}"
+        url = f"{self.base}/blobs/{descriptor.digest}"
         response = self._get(url, headers, cancel)
         return _pieces(response, descriptor, start, self._settings.timeouts)
 
     # --------------------------------------------------------------------------- requests, auth
 
     def _get(self, url: str, headers: Mapping[str, str], cancel: Cancellation) -> Response:
-        """GET with authentication; anything but 200 and 206 raises."""
+        return self.request(Request(url, headers), (200, 206), cancel)
+
+    def request(self, wanted: Request, expected: Collection[int], cancel: Cancellation) -> Response:
+        """Send with authentication; a status that is not expected raises.
+
+        Raises TransientError where another try may help, TlsError, EngineError.
+        """
         rounds = 0
         while True:
             sent = {"User-Agent": self._settings.user_agent, "Accept-Encoding": "identity"}
-            sent.update(headers)
+            sent.update(wanted.headers)
             if self._authorization and time.monotonic() < self._expires:
                 sent["Authorization"] = self._authorization
-            request = Request(url, sent, insecure=self.endpoint.insecure)
+            request = replace(wanted, headers=sent, insecure=self.endpoint.insecure)
             response = self._connector.open(request, cancel)
-            if response.status in (200, 206):
+            if response.status in expected:
                 return response
             if response.status != 401 or rounds == _AUTH_ROUNDS:
                 raise self._failure(response)
@@ -246,8 +256,7 @@ class Repository:
             )
         if urlsplit(challenge.realm).scheme == "http" and self.endpoint.url.startswith("https:"):
             raise unauthorized("unauthorized: refusing a token server over http for https")
-        scope = f"repository:{self._reference.path}:pull"
-        wanted = auth.token_request(challenge, scope, self._credentials)
+        wanted = auth.token_request(challenge, " ".join(self._scopes), self._credentials)
         headers = {"User-Agent": self._settings.user_agent, **dict(wanted.headers)}
         method = "POST" if wanted.body is not None else "GET"
         same_host = urlsplit(challenge.realm).hostname == urlsplit(self.endpoint.url).hostname
@@ -299,12 +308,15 @@ class Repository:
         reason = text or "unauthorized: authentication required"
         if self._credentials is not None:
             return unauthorized(f"unauthorized: {reason.removeprefix('unauthorized: ')}")
+        if self._pushing:
+            return unauthorized(reason)
         return not_found(
             f"pull access denied for {self._reference.familiar_name}, repository does not exist "
             f"or may require 'docker login': {reason}"
         )
 
-    def _retried(self, action: Callable[[], _T], cancel: Cancellation) -> _T:
+    def retried(self, action: Callable[[], _T], cancel: Cancellation) -> _T:
+        """Do it again, with back-off, while it fails in a way that may pass."""
         attempts = self._settings.timeouts.attempts
         if self.endpoint.mirror or self.endpoint.insecure:
             attempts = min(2, attempts)  # there is another endpoint to try

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from agent.engine.model import Image
+from agent.engine.transfers import ImageSpace
 from agent.errors import conflict, internal, not_found
 from agent.images import digest as digests
 from agent.images import imageconfig, reference
@@ -240,6 +241,52 @@ class LocalShelf:
         chain = digests.chain_ids(config.diff_ids)
         paired = list(zip(config.diff_ids, chain, strict=True))
         return [chain_id for diff_id, chain_id in reversed(paired) if diff_id in gone]
+
+    def tags_of(self, name: str) -> list[Ref]:
+        """The tags of a repository ("docker.io/library/x")."""
+        with self.lock:
+            return self._metadata.tags_of(name)
+
+    def named(self, text: str) -> list[tuple[str, list[tuple[str, str]]]]:
+        """What `docker save TEXT` means: images, each with the (name, tag) pairs that go with it.
+
+        A name without a tag stands for all tags of its repository.
+        """
+        with self.lock:
+            if not text.startswith("sha256:") and reference.id_prefix(text) != text:
+                found = reference.parse(text)
+                tags = self._metadata.tags_of(found.name)
+                if tags and not found.tag and not found.digest:
+                    return [(ref.image_id, [(ref.name, ref.suffix[1:])]) for ref in tags]
+            image_id = self.resolve(text)
+            if image_id.removeprefix("sha256:").startswith(text.removeprefix("sha256:")):
+                return [(image_id, [])]
+            found = reference.parse(text).tagged()
+            return [(image_id, [] if found.digest else [(found.name, found.tag)])]
+
+    def blobs(self, diff_id: str) -> list[tuple[str, int, str, str]]:
+        """(digest, size, media type, repository) of each known blob of a layer."""
+        with self.lock:
+            return self._metadata.blobs(diff_id)
+
+    def manifest_of(self, image_id: str) -> bytes | None:
+        """The manifest that an image came with, if it is there and whole."""
+        with self.lock:
+            digest = self._metadata.manifest(image_id)
+        return self.has_document(digest) if digest else None
+
+    def space(self) -> ImageSpace:
+        """What images take on disk; a layer counts once in `layers`."""
+        with self.lock:
+            uses = self._metadata.layer_uses()
+            total = sum(layer.size for layer in self._metadata.all_layers())
+        users = Counter(diff_id for _, diff_id, _ in uses)
+        sizes: Counter[str] = Counter()
+        shared: Counter[str] = Counter()
+        for image_id, diff_id, size in uses:
+            sizes[image_id] += size
+            shared[image_id] += size if users[diff_id] > 1 else 0
+        return ImageSpace(sizes, shared, total)
 
     # ----------------------------------------------------------------------------- containers
 

@@ -21,6 +21,7 @@ from agent.images.metadata import Ref
 from agent.images.pull import Flights, Pull, PullRequest
 from agent.images.settings import RegistrySettings
 from agent.images.shelf import LocalShelf
+from agent.images.transfers import ImageTransfers
 
 _TICK = 0.1  # seconds between looks at `cancelled`
 Users = Callable[[str], Sequence[tuple[str, bool]]]
@@ -42,6 +43,12 @@ class ImageStore:
     def layers(self) -> BuildLayers:
         """The same store, as builds and commits see it."""
         return BuildLayers(self._disk, self._shelf, self._settings)
+
+    def transfers(self) -> ImageTransfers:
+        """The same store, as push, save and load see it."""
+        return ImageTransfers(
+            self._disk, self._shelf, self._jobs, lambda: self._settings, self._machine
+        )
 
     # ------------------------------------------------------------------------------------- pull
 

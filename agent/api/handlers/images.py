@@ -8,6 +8,7 @@ from typing import Final
 
 from agent.api.call import Api, Call
 from agent.api.filters import IMAGE_KEYS, image_selection, parse
+from agent.api.handlers.archives import import_tree, platform_of
 from agent.api.schema.fields import not_served
 from agent.api.schema.images import (
     created_seconds,
@@ -16,9 +17,10 @@ from agent.api.schema.images import (
     image_summary,
     registry_auth,
 )
+from agent.api.schema.times import SECOND, moment_or_ago
 from agent.api.streams import PullLines
 from agent.engine.model import Image, Progress
-from agent.errors import invalid
+from agent.errors import invalid, not_found
 from agent.wire.http import Answer, BlockingStream, Reply, json_reply, printable
 
 _DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
@@ -28,7 +30,7 @@ _PLATFORM: Final = re.compile(r"[a-z0-9_.-]+(/[a-z0-9_.-]+){0,2}", re.IGNORECASE
 def pull_reference(name: str, tag: str) -> str:
     """fromImage and tag of the query as one reference; the tag may be a digest.
 
-    Raises EngineError: INVALID without a name; NOT_IMPLEMENTED for all tags of a repository.
+    "" = all tags of the repository.  Raises EngineError: INVALID without a name.
     """
     name = name.removesuffix(":")
     if not name:
@@ -37,7 +39,7 @@ def pull_reference(name: str, tag: str) -> str:
     if not tag:
         if has_tag:
             return name
-        raise not_served("pulling all tags of a repository")
+        return ""  # all tags of the repository
     if _DIGEST.fullmatch(tag):
         return f"{name}@{tag}"
     if has_tag:
@@ -53,16 +55,23 @@ def _without_tag(name: str) -> str:
 
 
 def create(api: Api, call: Call) -> Answer:
-    """POST /images/create: a pull, with its progress."""
+    """POST /images/create: a pull or an import, with its progress."""
     query = call.query
-    for parameter in ("fromSrc", "changes", "message", "repo"):
-        if query.get(parameter):
-            raise not_served(f"importing an image (parameter {parameter} of images/create)")
-    reference = pull_reference(query.get("fromImage"), query.get("tag"))
     platform = query.get("platform")
     if platform and not _PLATFORM.fullmatch(platform):
         raise invalid(f'"{printable(platform)}" is an invalid platform')
+    if query.get("fromSrc"):
+        return import_tree(api, call)
+    reference = pull_reference(query.get("fromImage"), query.get("tag"))
     auth = registry_auth(call.request.headers.get("x-registry-auth"))
+
+    def pull_all(progress: Callable[[Progress], None], gone: Callable[[], bool]) -> object:
+        return api.backend.transfers.pull_all(
+            query.get("fromImage"), platform=platform, auth=auth, progress=progress, gone=gone
+        )
+
+    if not reference:
+        return BlockingStream(PullLines(pull_all, call.body.gone))
 
     def pull(progress: Callable[[Progress], None], cancelled: Callable[[], bool]) -> Image:
         return api.backend.images.pull(
@@ -74,25 +83,39 @@ def create(api: Api, call: Call) -> Answer:
 
 def list_all(api: Api, call: Call) -> Answer:
     filters = parse(call.query.get("filters"), IMAGE_KEYS)
-    if filters.get("until"):
-        raise not_served("image filter until")
     images = image_selection(
         api.backend.images.all(), filters, created_seconds, api.backend.images.get
     )
+    for until in filters.get("until"):
+        limit = moment_or_ago(until, "until", api.now())
+        images = [one for one in images if limit is None or created_seconds(one) * SECOND <= limit]
     images.sort(key=created_seconds, reverse=True)
     return json_reply([image_summary(one, call.version) for one in images])
 
 
 def inspect(api: Api, call: Call) -> Answer:
-    if call.query.get("platform"):
-        raise not_served("parameter platform of image inspect")
-    return json_reply(image_inspect(api.backend.images.get(call.name), call.version))
+    image = api.backend.images.get(call.name)
+    _check_platform(image, platform_of(call.query.get("platform")))
+    return json_reply(image_inspect(image, call.version))
 
 
 def show_history(api: Api, call: Call) -> Answer:
-    if call.query.get("platform"):
-        raise not_served("parameter platform of image history")
-    return json_reply(history(api.backend.images.get(call.name)))
+    image = api.backend.images.get(call.name)
+    _check_platform(image, platform_of(call.query.get("platform")))
+    return json_reply(history(image, api.backend.transfers.layer_sizes(image.id)))
+
+
+def _check_platform(image: Image, wanted: str) -> None:
+    """An image here is of one platform; another one is not there (docker's text)."""
+    if not wanted:
+        return
+    parts = wanted.split("/")
+    found = [image.os, image.architecture, image.variant]
+    if parts != found[: len(parts)]:
+        raise not_found(
+            f"image with reference {printable(image.tags[0] if image.tags else image.id)} was "
+            f"found but does not provide the specified platform ({printable(wanted)})"
+        )
 
 
 def tag(api: Api, call: Call) -> Answer:

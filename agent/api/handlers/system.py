@@ -205,9 +205,13 @@ def disk_usage(api: Api, call: Call) -> Answer:
     users = [one.image_id for one in containers]
     document: dict[str, object] = {}
     if "image" in wanted:
-        document["LayersSize"] = sum(one.size for one in images)
+        space = api.backend.transfers.space()
+        document["LayersSize"] = space.layers
         document["Images"] = [
-            {**image_summary(one, call.version, users.count(one.id)), "SharedSize": 0}
+            {
+                **image_summary(one, call.version, users.count(one.id)),
+                "SharedSize": space.shared.get(one.id, 0),
+            }
             for one in images
         ]
     if "container" in wanted:

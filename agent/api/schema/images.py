@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from agent.api.schema.fields import Document, Field, Table, built, text
@@ -122,9 +123,17 @@ def image_summary(image: Image, version: Version, containers: int = -1) -> Docum
     return document
 
 
-def history(image: Image) -> list[Document]:
-    """Newest first.  Only the newest line carries the image's id; sizes by line are not kept."""
+def history(image: Image, sizes: Sequence[int] = ()) -> list[Document]:
+    """Newest first.  Only the newest line carries the image's id.
+
+    `sizes`: of the layers, base first; lines marked empty_layer have none of them.
+    """
     lines: list[Document] = []
+    left = list(sizes)
+    bytes_of = [
+        0 if one.get("empty_layer") is True or not left else left.pop(0) for one in image.history
+    ]
+    bytes_of.reverse()
     for index, one in enumerate(reversed(image.history)):
         moment = parse_rfc3339(str(one.get("created", "")))
         lines.append(
@@ -133,7 +142,7 @@ def history(image: Image) -> list[Document]:
                 "Created": 0 if moment is None else moment // SECOND,
                 "CreatedBy": str(one.get("created_by", "")),
                 "Id": "<missing>" if index else image.id,
-                "Size": 0,
+                "Size": bytes_of[index],
                 "Tags": None if index else (list(image.tags) or None),
             }
         )
@@ -145,6 +154,10 @@ _BAR: Final = 50
 
 def progress_line(one: Progress) -> Document:
     """JSONMessage of a pull.  `progress` is the bar that pre-1.24 style clients print."""
+    if one.stream:
+        return {"stream": one.stream}
+    if one.aux is not None:
+        return {"progressDetail": {}, "aux": dict(one.aux)}
     document: Document = {"status": one.status}
     if one.current is not None:
         detail: Document = {"current": one.current}

@@ -1,0 +1,200 @@
+"""POST /build, /build/prune and /commit."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from agent.api.buildlines import BuildLines
+from agent.api.call import Api, Call
+from agent.api.schema.fields import not_served
+from agent.api.schema.images import registry_auth
+from agent.engine.building import BuildRequest, CommitRequest
+from agent.engine.model import RegistryAuth, Resources, Ulimit
+from agent.errors import invalid
+from agent.wire.http import Answer, BlockingStream, Query, json_reply, printable
+
+_PLATFORM: Final = re.compile(r"[a-z0-9_.-]+(/[a-z0-9_.-]+){0,2}", re.IGNORECASE)
+_MAX_AUTHS: Final = 64
+_MAX_HEADER: Final = 64 * 1024
+_ULIMITS: Final = 64
+
+
+def build(api: Api, call: Call) -> Answer:
+    """The context is the body; the answer is progress, one JSON document a line."""
+    request = build_request(call.query, call.request.headers.get("x-registry-config"))
+    return BlockingStream(BuildLines(api.backend.builds, request, call.body))
+
+
+def build_request(query: Query, auths: str) -> BuildRequest:
+    """The query as a request.  Raises EngineError (INVALID, NOT_IMPLEMENTED)."""
+    if query.get("version") == "2":
+        raise not_served("BuildKit (version=2 of /build); set DOCKER_BUILDKIT=0")
+    for name, what in (("squash", "squashing layers (build --squash)"),):
+        if query.flag(name):
+            raise not_served(what)
+    if query.get("outputs"):
+        raise not_served("build outputs (BuildKit)")
+    platform = query.get("platform")
+    if platform and not _PLATFORM.fullmatch(platform):
+        raise invalid(f'"{printable(platform)}" is an invalid platform')
+    tags = tuple(one for one in query.all("t") if one)
+    return BuildRequest(
+        dockerfile=query.get("dockerfile") or "Dockerfile",
+        remote=query.get("remote"),
+        tags=tuple(dict.fromkeys(tags)),
+        target=query.get("target"),
+        platform=platform,
+        build_args=_build_args(query.get("buildargs")),
+        labels=_texts(query.get("labels"), "labels"),
+        cache_from=_list(query.get("cachefrom"), "cachefrom"),
+        quiet=query.flag("q"),
+        no_cache=query.flag("nocache"),
+        pull=query.flag("pull"),
+        network_mode=query.get("networkmode") or "default",
+        extra_hosts=_extra_hosts(query),
+        shm_size=_size(query, "shmsize"),
+        resources=_resources(query),
+        auths=registry_auths(auths),
+    )
+
+
+def _resources(query: Query) -> Resources:
+    return Resources(
+        memory=_size(query, "memory"),
+        memory_swap=query.integer("memswap") or 0,
+        cpu_shares=_size(query, "cpushares"),
+        cpu_period=_size(query, "cpuperiod"),
+        cpu_quota=query.integer("cpuquota") or 0,
+        cpuset_cpus=query.get("cpusetcpus"),
+        cpuset_mems=query.get("cpusetmems"),
+        ulimits=_ulimits(query.get("ulimits")),
+    )
+
+
+def _size(query: Query, name: str) -> int:
+    value = query.integer(name) or 0
+    if value < 0:
+        raise invalid(f"invalid value for {name}: {value}")
+    return value
+
+
+def _decoded(text: str, name: str) -> object:
+    try:
+        decoded: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"error reading {name}: {printable(str(error))}") from error
+    return decoded
+
+
+def _build_args(text: str) -> dict[str, str | None]:
+    """name -> value; null = a name without a value."""
+    document = _decoded(text, "build args") if text else {}
+    if not isinstance(document, dict):
+        raise invalid("error reading build args: not an object")
+    found: dict[str, str | None] = {}
+    for name, value in document.items():
+        if value is not None and not isinstance(value, str):
+            raise invalid(f"error reading build args: {printable(name)} is not a string")
+        found[name] = value
+    return found
+
+
+def _texts(text: str, name: str) -> dict[str, str]:
+    document = _decoded(text, name) if text else {}
+    if document is None:
+        return {}
+    if not isinstance(document, dict) or not all(isinstance(v, str) for v in document.values()):
+        raise invalid(f"error reading {name}: not an object of strings")
+    return document
+
+
+def _list(text: str, name: str) -> tuple[str, ...]:
+    document = _decoded(text, name) if text else []
+    if document is None:
+        return ()
+    if not isinstance(document, list) or not all(isinstance(one, str) for one in document):
+        raise invalid(f"error reading {name}: not an array of strings")
+    return tuple(document)
+
+
+def _extra_hosts(query: Query) -> tuple[str, ...]:
+    """The docker CLI repeats the parameter, others send one comma-separated or a JSON array."""
+    values = query.all("extrahosts")
+    if len(values) == 1 and values[0].startswith("["):
+        return _list(values[0], "extrahosts")
+    return tuple(one for value in values for one in value.split(",") if one)
+
+
+def _ulimits(text: str) -> tuple[Ulimit, ...]:
+    document = _decoded(text, "ulimits") if text else []
+    if not isinstance(document, list) or len(document) > _ULIMITS:
+        raise invalid("error reading ulimits: not an array")
+    found = []
+    for one in document:
+        if not isinstance(one, dict):
+            raise invalid("error reading ulimits: not an object")
+        name, soft, hard = one.get("Name"), one.get("Soft", 0), one.get("Hard", 0)
+        if not isinstance(name, str) or not isinstance(soft, int) or not isinstance(hard, int):
+            raise invalid("error reading ulimits: Name, Soft and Hard are needed")
+        found.append(Ulimit(name.lower().removeprefix("rlimit_"), soft, hard))
+    return tuple(found)
+
+
+def registry_auths(header: str) -> dict[str, RegistryAuth]:
+    """X-Registry-Config: base64url of {address: credentials}.  What can't be read counts as none
+    given, as with X-Registry-Auth; nothing of it is logged."""
+    if not header or len(header) > _MAX_HEADER:
+        return {}
+    padded = header.rstrip("=")
+    padded += "=" * (-len(padded) % 4)
+    try:
+        document = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        return {}
+    if not isinstance(document, dict) or len(document) > _MAX_AUTHS:
+        return {}
+    found: dict[str, RegistryAuth] = {}
+    for address, one in document.items():
+        encoded = base64.urlsafe_b64encode(json.dumps(one).encode()).decode("ascii")
+        auth = registry_auth(encoded)
+        if auth is not None:
+            found[address] = auth
+    return found
+
+
+def prune(api: Api, call: Call) -> Answer:
+    """`all` takes the steps too that could still be used."""
+    pruned = api.backend.builds.prune(everything=call.query.flag("all"))
+    return json_reply({"CachesDeleted": list(pruned.deleted), "SpaceReclaimed": pruned.space})
+
+
+_REPOSITORY: Final = re.compile(r"[^\s@]{1,255}")
+
+
+def commit(api: Api, call: Call) -> Answer:
+    """POST /commit."""
+    query = call.query
+    container = query.get("container")
+    if not container:
+        raise invalid("container is required")
+    repo = query.get("repo")
+    if repo and not _REPOSITORY.fullmatch(repo):
+        raise invalid("invalid reference format")
+    body = call.body.json()
+    overrides: Mapping[str, object] = body if isinstance(body, dict) else {}
+    request = CommitRequest(
+        container=container,
+        repo=repo,
+        tag=query.get("tag"),
+        comment=query.get("comment"),
+        author=query.get("author"),
+        pause=query.flag("pause", default=True),
+        changes=query.all("changes"),
+        overrides=overrides,
+    )
+    return json_reply({"Id": api.backend.builds.commit(request)}, 201)
