@@ -16,7 +16,9 @@ from typing import Final
 
 from agent import facts
 from agent.api.application import EngineApplication
+from agent.build import open_builder
 from agent.config import Config, ConfigError, Tcp, check_key
+from agent.engine.building import Builder, Runs
 from agent.engine.core import Ports, Settings
 from agent.engine.engine import Engine
 from agent.host.tree import make_private
@@ -103,7 +105,12 @@ def compose(config: Config, version: str) -> Agent:
             transfers=images.transfers(),
         )
         host = facts.host_facts(config, runtime.name, version)
-        engine = Engine(ports, host, Settings(root=config.root, boot_id=boot_id()))
+        settings = Settings(root=config.root, boot_id=boot_id())
+
+        def builder(runs: Runs) -> Builder:
+            return open_builder(config.root, images.layers(), runs, images, snapshots, clock)
+
+        engine = Engine(ports, host, settings, builder)
         stack.callback(engine.close)
         application = EngineApplication(engine, clock.now, config.dns)
         return Agent(config, engine, application, images, network, ports, stack.pop_all())

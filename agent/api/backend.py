@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.engine.building import BuildOutput, BuildRequest, CommitRequest, Gone, Pruned
 from agent.engine.changes import Change
 from agent.engine.inside import PathStat, Process, Sample
 from agent.engine.model import (
@@ -321,6 +322,18 @@ class HostFacts:
     debug: bool = False
 
 
+class Builds(Protocol):
+    """agent.engine.builds_use; see `agent.engine.building` for the contract."""
+
+    def build(
+        self, request: BuildRequest, context: BodyReader, output: BuildOutput, gone: Gone
+    ) -> str: ...
+
+    def commit(self, request: CommitRequest) -> str: ...
+
+    def prune(self, *, everything: bool) -> Pruned: ...
+
+
 class Backend(Protocol):
     """All that the API needs, by family."""
 
@@ -335,6 +348,9 @@ class Backend(Protocol):
 
     @property
     def transfers(self) -> TransfersBackend: ...
+
+    @property
+    def builds(self) -> Builds: ...
 
     @property
     def volumes(self) -> VolumesBackend: ...

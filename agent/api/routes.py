@@ -16,6 +16,7 @@ from agent.api.call import ApiHandler
 from agent.api.handlers import (
     archives,
     attached,
+    build,
     containers,
     execs,
     files,
@@ -81,7 +82,7 @@ _SYSTEM: Final = (
     _read("/events", system.events),
     _read("/system/df", system.disk_usage),
     Row("POST", "/auth", registry.login, body=BodyKind.JSON),
-    _later("POST", "/commit", "committing a container to an image"),
+    _change("POST", "/commit", build.commit, BodyKind.JSON),
     _later("POST", "/session", "interactive sessions (BuildKit)"),
     _read("/distribution/{name}/json", registry.distribution),
 )
@@ -129,8 +130,8 @@ _IMAGES: Final = (
     _change("POST", "/images/{name}/tag", images.tag),
     _read("/images/{name}/get", archives.save_one),
     _change("DELETE", "/images/{name}", images.remove),
-    _later("POST", "/build", "building images"),
-    _later("POST", "/build/prune", "pruning the build cache"),
+    _change("POST", "/build", build.build, BodyKind.STREAM),
+    _change("POST", "/build/prune", build.prune),
 )
 _VOLUMES_AND_NETWORKS: Final = (
     _read("/volumes", volumes.list_all),
@@ -141,11 +142,11 @@ _VOLUMES_AND_NETWORKS: Final = (
     _change("POST", "/volumes/prune", usage.prune_volumes),
     _read("/networks", networks.list_all),
     _read("/networks/{id}", networks.inspect),
-    _later("DELETE", "/networks/{id}", "removing networks"),
-    _later("POST", "/networks/create", "creating networks"),
-    _later("POST", "/networks/{id}/connect", "connecting a container to a network"),
-    _later("POST", "/networks/{id}/disconnect", "disconnecting a container from a network"),
-    _later("POST", "/networks/prune", "pruning networks"),
+    _change("DELETE", "/networks/{id}", networks.remove),
+    _change("POST", "/networks/create", networks.create, BodyKind.JSON),
+    _change("POST", "/networks/{id}/connect", networks.connect, BodyKind.JSON),
+    _change("POST", "/networks/{id}/disconnect", networks.disconnect, BodyKind.JSON),
+    _change("POST", "/networks/prune", networks.prune),
 )
 _PLUGINS: Final = (
     _read("/plugins", system.no_plugins, inline=True),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.api import backend
+from agent.engine.building import Builder, Runs
+from agent.engine.buildruns import BuildRuns
+from agent.engine.builds_use import BuildsUse
 from agent.engine.containers import ContainersUse
 from agent.engine.core import Core, Ports, Settings
 from agent.engine.execs import Execs
@@ -34,7 +37,15 @@ class Engine:
     `close` leaves containers running: they belong to conmon, and the next agent adopts them.
     """
 
-    def __init__(self, ports: Ports, facts: backend.HostFacts, settings: Settings) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        facts: backend.HostFacts,
+        settings: Settings,
+        builder: Callable[[Runs], Builder] | None = None,
+    ) -> None:
+        """`builder` makes the builder, given what runs its containers; without one there are no
+        builds."""
         core = Core(ports, facts, settings)
         respawns = Respawns(core)
         self._core = core
@@ -57,6 +68,8 @@ class Engine:
         self.files: backend.ContainerFiles = ContainerFiles(core)
         self.usage: backend.Usage = Usage(core)
         self.upkeep: backend.Upkeep = Upkeep(core, removal, volumes)
+        self._builds = BuildsUse(core, builder(BuildRuns(core)) if builder else None)
+        self.builds: backend.Builds = self._builds
         self._health = HealthWatch(core)
         self._removal = removal
         self._recovery = Recovery(core, exits, removal)
@@ -73,6 +86,7 @@ class Engine:
         self._core.timers.close()
         self._core.jobs.close()
         self._core.bus.close()
+        self._builds.close()
 
     def networks(self) -> list[NetworkInfo]:
         return self._core.ports.network.networks()
