@@ -238,9 +238,7 @@ def _linux(launch: Launch, resolved: Resolved, facts: HostFacts, security: Secur
         masked = (*MASKED, *facts.thermal) if host.masked_paths is None else host.masked_paths
         read_only = READ_ONLY if host.readonly_paths is None else host.readonly_paths
         linux["maskedPaths"] = sorted(masked)
-        # On v1 crun (1.8) leaves the tmpfs that holds the hierarchies writable.
-        top = () if facts.unified or not read_only else ("/sys/fs/cgroup",)
-        linux["readonlyPaths"] = [*read_only, *top]
+        linux["readonlyPaths"] = list(read_only)
     filter_ = _filter(security, bounding, facts.machine, privileged=host.privileged)
     if filter_ is not None:
         linux["seccomp"] = filter_
