@@ -5,8 +5,9 @@
     python -m agent [--config FILE] teardown                remove containers, network, $RUN
     python -m agent --version
 
-Signals: SIGTERM and SIGINT stop it in order (containers run on); SIGHUP reads the TLS
-files and the configuration's registries and labels anew (all else needs a restart).
+Signals: SIGTERM and SIGINT stop it in order (containers run on, unless systemd shuts the host
+down: then they are ended); SIGHUP reads the TLS files and the configuration's registries and
+labels anew (all else needs a restart).
 
 Exit codes: 0 stopped in order; 1 an unexpected failure; 2 wrong usage; 3 the database is
 damaged (the message says what to do); 69 cannot listen;
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from agent.wiring import Agent
 
 OK, FAILED, USAGE, DAMAGED, UNAVAILABLE, BUSY, BAD_CONFIG = 0, 1, 2, 3, 69, 75, 78
+
+# Seconds for containers to end when the host goes down; the unit's TimeoutStopSec is longer.
+_POWER_DOWN = 60.0
 
 _log = logging.getLogger("agent")
 
@@ -113,6 +117,9 @@ def _run_command(arguments: argparse.Namespace, config: Config, environ: Mapping
     try:
         agent.engine.start()
         asyncio.run(_serve(agent, arguments.config or DEFAULT_PATH, environ))
+        if wiring.host_goes_down():
+            _log.info("the host goes down: ending all containers")
+            agent.engine.power_down(_POWER_DOWN)
     finally:
         agent.close()
 

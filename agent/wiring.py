@@ -21,6 +21,7 @@ from agent.config import Config, ConfigError, Tcp, check_key
 from agent.engine.building import Builder, Runs
 from agent.engine.core import Ports, Settings
 from agent.engine.engine import Engine
+from agent.host import process
 from agent.host.tree import make_private
 from agent.images import open_store
 from agent.images.settings import RegistrySettings
@@ -119,6 +120,18 @@ def compose(config: Config, version: str) -> Agent:
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
+
+
+def host_goes_down() -> bool:
+    """Whether systemd is shutting this host down; False where it is not the init system."""
+    if not os.path.isdir("/run/systemd/system"):
+        return False
+    try:
+        # Over the manager's private socket: it answers when the bus is gone already.
+        done = process.run(["systemctl", "is-system-running"], timeout=10, check=False)
+    except process.ProcessError:
+        return False
+    return done.stdout.strip() == b"stopping"
 
 
 def registry_settings(config: Config) -> RegistrySettings:

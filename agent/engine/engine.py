@@ -18,6 +18,7 @@ from agent.engine.images_use import ImagesUse
 from agent.engine.model import Event
 from agent.engine.networks_use import NetworksUse
 from agent.engine.ports import NetworkInfo
+from agent.engine.powerdown import PowerDown
 from agent.engine.recovery import Recovery
 from agent.engine.removal import Removal
 from agent.engine.respawns import Respawns
@@ -73,6 +74,7 @@ class Engine:
         self._health = HealthWatch(core)
         self._removal = removal
         self._recovery = Recovery(core, exits, removal)
+        self._power_down = PowerDown(core, respawns)
 
     def start(self) -> None:
         """Recovers, then watches.  Raises EngineError when the host can't be made ready."""
@@ -87,6 +89,10 @@ class Engine:
         self._core.jobs.close()
         self._core.bus.close()
         self._builds.close()
+
+    def power_down(self, longest: float) -> None:
+        """The host goes down: ends all containers within `longest` s; before `close`."""
+        self._power_down.run(longest)
 
     def networks(self) -> list[NetworkInfo]:
         return self._core.ports.network.networks()

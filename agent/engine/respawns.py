@@ -20,6 +20,16 @@ class Respawns:
         self._timers: dict[str, Timer] = {}
         self._delays: dict[str, float] = {}
         self._started: dict[str, float] = {}
+        self._held = False
+
+    def hold(self) -> None:
+        """Start nothing any more: what waits goes on waiting, for the next agent."""
+        with self._lock:
+            self._held = True
+            timers = list(self._timers.values())
+            self._timers.clear()
+        for timer in timers:
+            timer.cancel()
 
     def started(self, identity: str) -> None:
         """A process of it runs from now on."""
@@ -49,7 +59,7 @@ class Respawns:
         return found
 
     def schedule(self, identity: str, delay: float, function: Callable[[], None]) -> None:
-        """Runs `function` on a worker thread after `delay` s, unless cancelled before."""
+        """Runs `function` on a worker thread after `delay` s, unless cancelled or held before."""
 
         def due() -> None:
             with self._lock:
@@ -58,6 +68,8 @@ class Respawns:
             self._core.jobs.submit(function)
 
         with self._lock:
+            if self._held:
+                return
             timer = self._core.timers.after(delay, due)
             self._timers[identity] = timer
 
