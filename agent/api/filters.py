@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.api.schema.networking import live_endpoints, network_of
+from agent.api.schema.networking import live_endpoints, networks_of
 from agent.api.schema.ports import port_key
 from agent.engine.model import Container, Event, Image, Phase, Volume
 from agent.engine.ports import NetworkInfo
@@ -242,7 +242,7 @@ def _by_network(filters: Filters, lookups: ContainerLookups) -> Predicate:
     wanted = filters.get("network")
 
     def check(one: Container) -> bool:
-        names = {endpoint.network for endpoint in live_endpoints(one)} or {network_of(one)}
+        names = set(networks_of(one))
         ids = [lookups.network_ids.get(name, "") for name in names]
         return any(word in names or any(i and i.startswith(word) for i in ids) for word in wanted)
 
@@ -393,14 +393,21 @@ def volume_matches(volume: Volume, filters: Filters, used: Collection[str]) -> b
     return labels_match(filters.get("label"), volume.labels)
 
 
-def network_matches(network: NetworkInfo, filters: Filters) -> bool:
-    """The networks here are the built-in ones: no labels, local scope, never dangling."""
+def network_matches(
+    network: NetworkInfo, filters: Filters, used: Collection[str] = frozenset()
+) -> bool:
+    """`used`: ids of networks that running containers are on."""
     kinds = filters.get("type")
     if any(kind not in {"builtin", "custom"} for kind in kinds):
         raise invalid_filter("type", kinds)
-    if (kinds and "builtin" not in kinds) or filters.flag("dangling") or filters.get("label"):
+    if kinds and ("builtin" if network.builtin else "custom") not in kinds:
+        return False
+    dangling = filters.flag("dangling")
+    if dangling is not None and dangling == (network.builtin or network.id in used):
         return False
     if not filters.admits("driver", network.driver) or not filters.admits("scope", "local"):
+        return False
+    if not labels_match(filters.get("label"), network.labels):
         return False
     named = "name" not in filters.values or pattern_matches(
         filters.get("name"), [network.name], "name"

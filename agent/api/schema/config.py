@@ -72,7 +72,7 @@ CONTAINER_CONFIG: Final = Table(
         Field("WorkingDir", text, "working_dir"),
         Field("Entrypoint", text_or_texts, "entrypoint"),
         unserved("NetworkDisabled"),
-        unserved("MacAddress"),
+        Field("MacAddress", text),  # see schema.networks
         Field("OnBuild", texts, "on_build"),
         Field("Labels", text_map, "labels"),
         Field("StopSignal", text, "stop_signal"),

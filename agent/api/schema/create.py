@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Final, cast
+from typing import Final
 
 from agent.api.backend import CreateRequest
 from agent.api.schema.config import CONTAINER_CONFIG, container_config
-from agent.api.schema.fields import (
-    Document,
-    Field,
-    Table,
-    anything,
-    map_of,
-    not_served,
-    refuse_unless_zero,
-    unserved,
-)
+from agent.api.schema.fields import Field, Table, anything
 from agent.api.schema.host import HOST_CONFIG, host_config
-from agent.engine.model import HostConfig
+from agent.api.schema.networks import networks_of_create
 from agent.errors import invalid
 from agent.wire.http import printable
 
 _NAME: Final = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
-# Observed fields (Gateway, IPAddress, ...) are ignored in a request, as Docker Engine does.
-ENDPOINT: Final = Table(
-    "EndpointSettings",
-    (
-        unserved("IPAMConfig"),
-        unserved("Links"),
-        unserved("MacAddress"),
-        Field("Aliases", anything),
-        unserved("DriverOpts"),
-        unserved("GwPriority"),
-        Field("NetworkID", anything),
-        Field("EndpointID", anything),
-        Field("Gateway", anything),
-        Field("IPAddress", anything),
-        Field("IPPrefixLen", anything),
-        Field("IPv6Gateway", anything),
-        Field("GlobalIPv6Address", anything),
-        Field("GlobalIPv6PrefixLen", anything),
-        Field("DNSNames", anything),
-    ),
-)
-NETWORKING_CONFIG: Final = Table(
-    "NetworkingConfig", (Field("EndpointsConfig", map_of(anything), "endpoints"),)
-)
 WRAPPER: Final = Table(
     "ContainerCreateRequest",
     (Field("HostConfig", anything), Field("NetworkingConfig", anything)),
@@ -75,7 +42,9 @@ def create_request(document: object, name: str, platform: str) -> CreateRequest:
     config = container_config(given)
     given_host = HOST_CONFIG.canonical(parts.get("HostConfig", {}))
     host = host_config(given_host)
-    _check_networking(parts.get("NetworkingConfig", {}), host)
+    networks = networks_of_create(
+        parts.get("NetworkingConfig", {}), host, str(given.get("MacAddress", ""))
+    )
     return CreateRequest(
         name=valid_name(name) if name else "",
         config=config,
@@ -83,20 +52,5 @@ def create_request(document: object, name: str, platform: str) -> CreateRequest:
         platform=platform,
         given_config=given,
         given_host_config=given_host,
+        networks=networks,
     )
-
-
-def _check_networking(value: object, host: HostConfig) -> None:
-    """Only the default endpoint of the network that HostConfig.NetworkMode names is served."""
-    decoded = NETWORKING_CONFIG.decode(value)
-    endpoints = cast("Document", decoded.get("endpoints", {}))
-    mode = "bridge" if host.network_mode == "default" else host.network_mode
-    for name, settings in endpoints.items():
-        where = f"NetworkingConfig.EndpointsConfig.{name}"
-        if name not in {mode, "default"}:
-            raise not_served(where)
-        if settings is None:
-            continue
-        ENDPOINT.decode(settings, where)
-        aliases: Document = ENDPOINT.canonical(settings, where)
-        refuse_unless_zero(aliases.get("Aliases"), f"{where}.Aliases")

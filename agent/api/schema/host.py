@@ -136,13 +136,13 @@ def _pids_limit(value: object, where: str) -> int | None:
 
 def _network_mode(value: object, where: str) -> str:
     mode = text(value, where)
-    if mode in {"", "default", "bridge", "host", "none"}:
-        return mode or "default"
+    if not mode:
+        return "default"
     if mode.startswith("container:"):
         if not mode.removeprefix("container:"):
             raise invalid("invalid container format container:<name|id>")
         return mode
-    raise not_served(f"network {mode}: {where} other than bridge, host, none or container:<name>")
+    return mode
 
 
 def _mode_of(*allowed: str) -> Reader:
@@ -331,7 +331,7 @@ HOST_CONFIG: Final = Table(
             "ipc_mode",
         ),
         unserved("Cgroup"),
-        unserved("Links"),
+        Field("Links", texts, "links"),
         Field("OomScoreAdj", integer, "oom_score_adj"),
         Field("PidMode", _mode_of("", "private", "host", "container:"), "pid_mode"),
         Field("Privileged", boolean, "privileged"),

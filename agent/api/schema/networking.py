@@ -8,11 +8,13 @@ from agent.api.schema.fields import Document
 from agent.api.schema.ports import port_key
 from agent.api.schema.times import rfc3339
 from agent.api.version import Version
-from agent.engine.model import Container, Endpoint, Phase
+from agent.engine.joining import wanted
+from agent.engine.model import Container, Endpoint, EndpointRequest, IpamPool, Phase
 from agent.engine.ports import NetworkInfo
 
 DNS_NAMES_SINCE: Version = (1, 44)
 GW_PRIORITY_SINCE: Version = (1, 48)
+SHORT_ID_ALIAS_UNTIL: Version = (1, 45)
 
 LIVE_PHASES = frozenset({Phase.RUNNING, Phase.PAUSED, Phase.RESTARTING})
 
@@ -29,36 +31,55 @@ def live_endpoints(container: Container) -> tuple[Endpoint, ...]:
     return container.state.endpoints if container.state.phase in LIVE_PHASES else ()
 
 
+def networks_of(container: Container) -> dict[str, EndpointRequest | None]:
+    """Every network under which the container is shown, with what was asked for there."""
+    found: dict[str, EndpointRequest | None] = {}
+    for endpoint in live_endpoints(container):
+        found[endpoint.network] = None
+    for request in wanted(container):
+        found[request.network] = request
+    name = network_of(container)
+    if name in {"host", "none"} and not found:
+        found[name] = None
+    return dict(sorted(found.items()))
+
+
 def networks_document(container: Container, ids: dict[str, str], version: Version) -> Document:
     """NetworkSettings.Networks: live endpoints, else the empty one that a start would fill."""
-    endpoints = live_endpoints(container)
-    if endpoints:
-        return {one.network: _endpoint(one, version) for one in endpoints}
-    name = network_of(container)
-    if not name:
-        return {}
+    endpoints = {one.network: one for one in live_endpoints(container)}
     live = container.state.phase in LIVE_PHASES
-    network_id = ids.get(name, "") if live or container.state.started_at else ""
-    return {name: _endpoint(Endpoint(name, network_id, "", "", "", 0, ""), version)}
+    found: Document = {}
+    for name, request in networks_of(container).items():
+        network_id = ids.get(name, "") if live or container.state.started_at else ""
+        endpoint = endpoints.get(name) or Endpoint(name, network_id, "", "", "", 0, "")
+        found[name] = _endpoint(endpoint, request, container, version)
+    return found
 
 
-def _endpoint(one: Endpoint, version: Version) -> Document:
+def _endpoint(
+    one: Endpoint, asked: EndpointRequest | None, container: Container, version: Version
+) -> Document:
+    request = asked or EndpointRequest(one.network)
+    aliases = list(request.aliases)
+    if version < SHORT_ID_ALIAS_UNTIL and one.dns_names and container.id[:12] not in aliases:
+        aliases.append(container.id[:12])
+    ipam = {"IPv4Address": request.address, "IPv6Address": request.address6}
     document: Document = {
-        "IPAMConfig": None,
-        "Links": None,
-        "Aliases": None,
+        "IPAMConfig": {key: value for key, value in ipam.items() if value} or None,
+        "Links": list(request.links) or None,
+        "Aliases": aliases or None,
         "MacAddress": one.mac,
-        "DriverOpts": None,
-        "GwPriority": 0,
+        "DriverOpts": dict(request.driver_options) or None,
+        "GwPriority": request.gw_priority,
         "NetworkID": one.network_id,
         "EndpointID": one.endpoint_id,
         "Gateway": one.gateway,
         "IPAddress": one.address,
         "IPPrefixLen": one.prefix,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": None,
+        "IPv6Gateway": one.gateway6,
+        "GlobalIPv6Address": one.address6,
+        "GlobalIPv6PrefixLen": one.prefix6,
+        "DNSNames": list(one.dns_names) or None,
     }
     if version < GW_PRIORITY_SINCE:
         del document["GwPriority"]
@@ -69,8 +90,9 @@ def _endpoint(one: Endpoint, version: Version) -> Document:
 
 def settings_document(container: Container, ids: dict[str, str], version: Version) -> Document:
     """NetworkSettings of inspect."""
-    endpoints = live_endpoints(container)
-    first = endpoints[0] if endpoints else Endpoint("", "", "", "", "", 0, "")
+    # The older fields are those of the default bridge alone, as docker's.
+    nothing = Endpoint("", "", "", "", "", 0, "")
+    first = next((one for one in live_endpoints(container) if one.network == "bridge"), nothing)
     pid = container.state.pid if container.state.phase in LIVE_PHASES else 0
     return {
         "Bridge": "",
@@ -84,11 +106,11 @@ def settings_document(container: Container, ids: dict[str, str], version: Versio
         "SecondaryIPv6Addresses": None,
         "EndpointID": first.endpoint_id,
         "Gateway": first.gateway,
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "GlobalIPv6Address": first.address6,
+        "GlobalIPv6PrefixLen": first.prefix6,
         "IPAddress": first.address,
         "IPPrefixLen": first.prefix,
-        "IPv6Gateway": "",
+        "IPv6Gateway": first.gateway6,
         "MacAddress": first.mac,
         "Networks": networks_document(container, ids, version),
     }
@@ -142,17 +164,19 @@ def port_list(container: Container) -> list[Document]:
 
 def network_document(network: NetworkInfo, containers: Iterable[Container]) -> Document:
     """One network; `containers` are those to show in it (none in a list)."""
-    config = {"Subnet": network.subnet, "Gateway": network.gateway}
+    pools = network.pools
+    if not pools and network.subnet:
+        pools = (IpamPool(network.subnet, gateway=network.gateway),)
     attached: Document = {}
     for container in containers:
         for one in live_endpoints(container):
-            if one.network == network.name:
+            if one.network_id == network.id:
                 attached[container.id] = {
                     "Name": container.name,
                     "EndpointID": one.endpoint_id,
                     "MacAddress": one.mac,
                     "IPv4Address": f"{one.address}/{one.prefix}" if one.address else "",
-                    "IPv6Address": "",
+                    "IPv6Address": f"{one.address6}/{one.prefix6}" if one.address6 else "",
                 }
     return {
         "Name": network.name,
@@ -160,19 +184,29 @@ def network_document(network: NetworkInfo, containers: Iterable[Container]) -> D
         "Created": rfc3339(network.created),
         "Scope": "local",
         "Driver": network.driver,
-        "EnableIPv4": True,
-        "EnableIPv6": False,
+        "EnableIPv4": network.enable_ipv4,
+        "EnableIPv6": network.enable_ipv6,
         "IPAM": {
-            "Driver": "default",
-            "Options": None,
-            "Config": [{k: v for k, v in config.items() if v}] if network.subnet else None,
+            "Driver": network.ipam_driver,
+            "Options": None if network.builtin else dict(network.ipam_options or {}),
+            "Config": [_pool(one) for one in pools] or None,
         },
-        "Internal": False,
-        "Attachable": False,
+        "Internal": network.internal,
+        "Attachable": network.attachable,
         "Ingress": False,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
         "Containers": attached,
         "Options": dict(network.options),
-        "Labels": {},
+        "Labels": dict(network.labels),
     }
+
+
+def _pool(pool: IpamPool) -> Document:
+    document: Document = {
+        "Subnet": pool.subnet,
+        "IPRange": pool.ip_range,
+        "Gateway": pool.gateway,
+        "AuxiliaryAddresses": dict(pool.aux_addresses),
+    }
+    return {key: value for key, value in document.items() if value}

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Final
 
-from agent.api.schema.fields import Field, Table, not_served, text, wrong_type
+from agent.api.schema.fields import Field, Table, text, wrong_type
 from agent.engine.model import PortBinding
 from agent.errors import invalid
 from agent.wire.http import printable
@@ -30,9 +30,7 @@ def port_key(key: str) -> tuple[int, int, str]:
     """ "80/tcp", "80", "8000-8010/udp" -> (first, last, protocol).  INVALID for anything else."""
     ports, _, protocol = key.partition("/")
     protocol = (protocol or "tcp").lower()
-    if protocol == "sctp":
-        raise not_served("protocol sctp")
-    if protocol not in {"tcp", "udp"}:
+    if protocol not in {"tcp", "udp", "sctp"}:
         raise invalid(f"invalid proto: {printable(protocol)}")
     low, dash, high = ports.partition("-")
     first = port_number(low, key)

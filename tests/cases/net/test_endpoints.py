@@ -105,7 +105,7 @@ def test_cables_return_to_a_bridge_that_was_deleted(world: World) -> None:
     world.worker.do(network.close)
     world.host.command("ip", "link", "delete", "machine0")
     world.setup(((box.id, box.endpoint),))
-    assert ask(world.neighbour, HOST, 8080) == f"box {NEIGHBOUR}"
+    assert ask(world.neighbour, HOST, 8080, wait=3) == f"box {NEIGHBOUR}"
 
 
 def test_teardown_leaves_the_host_as_it_was(world: World) -> None:

@@ -12,6 +12,7 @@ from agent.engine.model import (
     Container,
     ContainerConfig,
     Endpoint,
+    EndpointRequest,
     Event,
     ExecConfig,
     ExecInfo,
@@ -20,6 +21,7 @@ from agent.engine.model import (
     ImageConfig,
     LogQuery,
     MountPoint,
+    NetworkSpec,
     Phase,
     PortBinding,
     Progress,
@@ -28,6 +30,7 @@ from agent.engine.model import (
     State,
     Volume,
 )
+from agent.engine.networks_use import find
 from agent.engine.ports import NetworkInfo, Removed
 from agent.errors import EngineError, Kind, not_found
 
@@ -56,10 +59,10 @@ BRIDGE_ID = "b" * 64
 NETWORKS = [
     NetworkInfo(
         "bridge", BRIDGE_ID, "bridge", "172.17.0.0/16", "172.17.0.1", NOW - SECOND * 90,
-        {"com.docker.network.bridge.name": "machine0"},
+        {"com.docker.network.bridge.name": "machine0"}, builtin=True,
     ),
-    NetworkInfo("host", "c" * 64, "host", created=NOW - SECOND * 90),
-    NetworkInfo("none", "d" * 64, "null", created=NOW - SECOND * 90),
+    NetworkInfo("host", "c" * 64, "host", created=NOW - SECOND * 90, builtin=True),
+    NetworkInfo("none", "d" * 64, "null", created=NOW - SECOND * 90, builtin=True),
 ]  # fmt: skip
 
 IMAGE = Image(
@@ -385,6 +388,34 @@ class FakeSubscription:
         self.closed = True
 
 
+class FakeNetworking:
+    """Says what it was asked; `get` as the engine's."""
+
+    def __init__(self) -> None:
+        self.made: list[NetworkInfo] = []
+        self.asked: list[tuple[object, ...]] = []
+
+    def get(self, reference: str) -> NetworkInfo:
+        return find([*NETWORKS, *self.made], reference)
+
+    def create(self, spec: NetworkSpec) -> NetworkInfo:
+        self.made.append(NetworkInfo(spec.name, "e" * 64, spec.driver, pools=spec.pools))
+        self.asked.append(("create", spec))
+        return self.made[-1]
+
+    def remove(self, reference: str) -> None:
+        self.made.remove(self.get(reference))
+
+    def prune(self, matches: Callable[[NetworkInfo], bool]) -> list[str]:
+        return [one.name for one in self.made if matches(one)]
+
+    def connect(self, reference: str, container: str, request: EndpointRequest) -> None:
+        self.asked.append(("connect", reference, container, request))
+
+    def disconnect(self, reference: str, container: str, *, force: bool) -> None:
+        self.asked.append(("disconnect", reference, container, force))
+
+
 class FakeBackend:
     def __init__(self) -> None:
         self.containers = FakeContainers({one.id: one for one in (RUNNING, EXITED)})
@@ -396,8 +427,10 @@ class FakeBackend:
         self.asked: tuple[int | None, int | None] = (None, None)
         self.matches: Callable[[Event], bool] = lambda _event: True
 
+        self.networking = FakeNetworking()
+
     def networks(self) -> list[NetworkInfo]:
-        return NETWORKS
+        return [*NETWORKS, *self.networking.made]
 
     def subscribe(
         self, since: int | None, until: int | None, matches: Callable[[Event], bool]

@@ -21,6 +21,7 @@ from agent.api.filters import (
 )
 from agent.api.schema.images import created_seconds
 from agent.engine.model import Event, HostConfig, Phase, PortBinding, State, Volume
+from agent.engine.ports import NetworkInfo
 from agent.errors import EngineError, Kind
 from tests.unit.agent.api.backend import (
     BRIDGE_ID,
@@ -125,7 +126,7 @@ def test_containers(text, names):
         '{"status":["happy"]}',
         '{"exited":["x"]}',
         '{"publish":["x"]}',
-        '{"publish":["1/sctp"]}',
+        '{"publish":["1/icmp"]}',
         '{"is-task":["maybe"]}',
         '{"health":["odd"]}',
         '{"name":["("]}',
@@ -205,19 +206,26 @@ def test_volumes():
     assert passes('{"dangling":["false"]}', ("data",))
 
 
+MINE = NetworkInfo("mine", "e" * 64, "bridge", labels={"team": "a"})
+
+
 def test_networks():
     def names(text):
         filters = parse(text, NETWORK_KEYS)
-        return [one.name for one in NETWORKS if network_matches(one, filters)]
+        return [one.name for one in [*NETWORKS, MINE] if network_matches(one, filters)]
 
-    assert names("") == ["bridge", "host", "none"]
+    assert not network_matches(MINE, parse('{"dangling":["true"]}', NETWORK_KEYS), {MINE.id})
+    assert network_matches(MINE, parse('{"dangling":["false"]}', NETWORK_KEYS), {MINE.id})
+    assert names("") == ["bridge", "host", "none", "mine"]
     assert names('{"name":["o"]}') == ["host", "none"]
     assert names('{"driver":["null"]}') == ["none"]
-    assert names('{"type":["custom"]}') == []
-    assert names('{"type":["builtin","custom"]}') == ["bridge", "host", "none"]
+    assert names('{"type":["custom"]}') == ["mine"]
+    assert names('{"type":["builtin","custom"]}') == ["bridge", "host", "none", "mine"]
     assert names('{"scope":["swarm"]}') == []
     assert names('{"id":["ccc"]}') == ["host"]
-    assert names('{"dangling":["true"]}') == []
+    assert names('{"dangling":["true"]}') == ["mine"]
+    assert names('{"label":["team=a"]}') == ["mine"]
+    assert names('{"label":["team=b"]}') == []
     with pytest.raises(EngineError, match="invalid filter 'type=odd'"):
         names('{"type":["odd"]}')
 

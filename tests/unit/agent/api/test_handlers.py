@@ -8,7 +8,15 @@ import pytest
 from agent.api.application import EngineApplication
 from agent.api.backend import AttachRequest, WaitResult
 from agent.api.handlers.images import pull_reference
-from agent.engine.model import Event, ExecConfig, LogQuery, Progress, Volume
+from agent.engine.model import (
+    EndpointRequest,
+    Event,
+    ExecConfig,
+    IpamPool,
+    LogQuery,
+    Progress,
+    Volume,
+)
 from agent.errors import EngineError, Kind, not_found
 from agent.wire.http import (
     MULTIPLEXED_STREAM,
@@ -100,7 +108,7 @@ def test_name_servers_of_the_configuration(backend):
 
 
 def test_create_is_checked_before_anything_is_done(ask, backend):
-    for body in (None, {"Image": 1}, {"Image": "x", "HostConfig": {"Links": ["a"]}}):
+    for body in (None, {"Image": 1}, {"Image": "x", "HostConfig": {"Links": [1]}}):
         with pytest.raises(EngineError):
             ask("POST", "/containers/create", body)
     with pytest.raises(EngineError):
@@ -364,6 +372,56 @@ def test_networks(ask):
     assert bridge["Containers"][RUNNING.id]["IPv4Address"] == "172.17.0.2/16"
     with pytest.raises(EngineError, match="network nope not found"):
         ask("GET", "/networks/nope")
+
+
+def test_networks_come_and_go(ask, backend):
+    body = {
+        "Name": "mine", "Driver": "", "Labels": {"a": "b"}, "EnableIPv6": True,
+        "IPAM": {"Driver": "default", "Config": [{"Subnet": "10.0.0.0/24", "IPRange": "",
+                 "AuxiliaryAddresses": {"router": "10.0.0.9"}}]},
+    }  # fmt: skip
+    answer = ask("POST", "/networks/create", body)
+    assert (answer.status, shown(answer)) == (201, {"Id": "e" * 64, "Warning": ""})
+    spec = backend.networking.asked[-1][1]
+    assert (spec.driver, spec.enable_ipv6, spec.labels) == ("bridge", True, {"a": "b"})
+    assert spec.pools == (IpamPool("10.0.0.0/24", aux_addresses={"router": "10.0.0.9"}),)
+    shape = shown(ask("GET", "/networks/mine"))["IPAM"]
+    assert shape["Config"] == [
+        {"Subnet": "10.0.0.0/24", "AuxiliaryAddresses": {"router": "10.0.0.9"}}
+    ]
+    settings = {"Aliases": ["web"], "IPAMConfig": {"IPv4Address": "10.0.0.7"}, "GwPriority": 3}
+    asked = {"Container": "apache", "EndpointConfig": settings}
+    assert ask("POST", "/networks/mine/connect", asked).status == 200
+    request = EndpointRequest("mine", "10.0.0.7", aliases=("web",), gw_priority=3)
+    assert backend.networking.asked[-1] == ("connect", "mine", "apache", request)
+    ask("POST", "/networks/mine/disconnect", {"Container": "apache", "Force": True})
+    assert backend.networking.asked[-1] == ("disconnect", "mine", "apache", True)
+    assert shown(ask("POST", "/networks/prune")) == {"NetworksDeleted": ["mine"]}
+    assert shown(ask("POST", '/networks/prune?filters={"label":["x"]}')) == {
+        "NetworksDeleted": None
+    }
+    assert ask("DELETE", "/networks/mine").status == 204
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/networks/create", {"Name": " "}, "name is empty"),
+        ("/networks/create", {"Name": "x", "Scope": "swarm"}, "need a swarm"),
+        ("/networks/create", {"Name": "x", "ConfigOnly": True}, "ConfigOnly"),
+        ("/networks/create", {"Name": "x", "Internal": "yes"}, "of type bool"),
+        ("/networks/x/connect", {}, "value is empty"),
+        ("/networks/x/connect", {"Container": "a", "EndpointConfig": {"Aliases": ["a\n1 b"]}},
+         "invalid network alias"),
+        ("/networks/x/connect", {"Container": "a", "EndpointConfig": {"Links": ["a:b c"]}},
+         "bad format for links"),
+        ("/networks/x/connect", {"Container": "a", "EndpointConfig": {"IPAMConfig":
+            {"IPv4Address": "fd00::1"}}}, "invalid IPv4 address: fd00::1"),
+    ],
+)  # fmt: skip
+def test_wrong_network_requests(ask, path, body, says):
+    with pytest.raises(EngineError, match=says):
+        ask("POST", path, body)
 
 
 def test_events(ask, backend):

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.api.schema.config import CONTAINER_CONFIG
-from agent.api.schema.create import ENDPOINT, NETWORKING_CONFIG, WRAPPER
+from agent.api.schema.create import WRAPPER
 from agent.api.schema.execs import EXEC_CONFIG, EXEC_START
 from agent.api.schema.fields import Table
 from agent.api.schema.host import (
@@ -16,6 +16,7 @@ from agent.api.schema.host import (
 )
 from agent.api.schema.images import AUTH_CONFIG
 from agent.api.schema.mounts import BIND, DRIVER, MOUNT, TMPFS, VOLUME
+from agent.api.schema.networks import ENDPOINT, NETWORKING_CONFIG
 from agent.api.schema.ports import BINDING
 from agent.api.schema.volumes import VOLUME_CREATE
 from tests.unit.agent.api.spec import definitions
