@@ -122,7 +122,8 @@ def _execute(stage: StageState, prepared: Prepared, folder: str) -> int:
             build.say(text)
 
     code = build.world.runs.run(container, rootfs, output, build.gone)
-    build.say(f" ---> Removed intermediate container {container.id[:12]}\n")
+    if code == 0:
+        build.say(f" ---> Removed intermediate container {container.id[:12]}\n")
     return code
 
 
