@@ -26,9 +26,12 @@ from agent.engine import (
 )
 from agent.engine.core import Core
 from agent.engine.model import Container, ContainerConfig, HostConfig, Image, MountPoint, Volume
-from agent.errors import EngineError, Kind, not_found
+from agent.errors import EngineError, Kind, invalid, not_found
 
 _ATTEMPTS = 8
+_NO_WEIGHT = (
+    "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
+)
 
 
 class Creation:
@@ -42,6 +45,7 @@ class Creation:
         if request.name:
             names.valid(request.name)
         warnings = self._check(request.config, request.host_config)
+        request, more = self._without_weights(request)
         image = self._core.ports.images.get(request.config.image)
         _check_platform(image, request)
         container = self._container(request, image)
@@ -54,7 +58,18 @@ class Creation:
             self._core.save(container)
             undo.pop_all()
         self._core.event(container, "create")
-        return Created(container.id, warnings)
+        return Created(container.id, warnings + more)
+
+    def _without_weights(self, request: CreateRequest) -> tuple[CreateRequest, tuple[str, ...]]:
+        """Block I/O weights are dropped, with docker's warning, where the kernel has none."""
+        host = request.host_config
+        wanted = host.resources
+        asked = wanted.blkio_weight or wanted.blkio_weight_device
+        if not asked or self._core.ports.inside.block_weight:
+            return request, ()
+        kept = dataclasses.replace(wanted, blkio_weight=0, blkio_weight_device=())
+        host = dataclasses.replace(host, resources=kept)
+        return dataclasses.replace(request, host_config=host), (_NO_WEIGHT,)
 
     def _check(self, config: ContainerConfig, host: HostConfig) -> tuple[str, ...]:
         restart.validate(host.restart_policy, auto_remove=host.auto_remove)
@@ -94,12 +109,19 @@ class Creation:
         return networks_use.settled(container, self._core.ports.network.networks())
 
     def _inherited(self, host: HostConfig) -> tuple[MountPoint, ...]:
-        """--volumes-from.  NOT_FOUND for an unknown container."""
+        """--volumes-from.  INVALID for an unknown container."""
         found: list[MountPoint] = []
         for spec in host.volumes_from:
-            other = self._core.book.find(spec.partition(":")[0])
+            other = self._known(spec.partition(":")[0])
             found += mountspec.inherit(spec, other.mounts)[1]
         return tuple(found)
+
+    def _known(self, reference: str) -> Container:
+        """INVALID: with NOT_FOUND the docker CLI would pull the image and try again."""
+        try:
+            return self._core.book.find(reference)
+        except EngineError as error:
+            raise invalid(error.message) from error
 
     def _resolved(self, host: HostConfig) -> HostConfig:
         """PidMode and IpcMode with the id of the container that they name."""
@@ -107,7 +129,7 @@ class Creation:
         def resolved(mode: str) -> str:
             if not mode.startswith("container:"):
                 return mode
-            return f"container:{self._core.book.find(mode.removeprefix('container:')).id}"
+            return f"container:{self._known(mode.removeprefix('container:')).id}"
 
         return dataclasses.replace(
             host, pid_mode=resolved(host.pid_mode), ipc_mode=resolved(host.ipc_mode)

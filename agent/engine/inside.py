@@ -114,6 +114,11 @@ class Sample:
 class Inside(Protocol):
     """Looking into containers; satisfied by `agent.runtime`."""
 
+    @property
+    def block_weight(self) -> bool:
+        """Whether this host's kernel weighs block I/O."""
+        ...
+
     def view(
         self, container: Container, rootfs: Rootfs, *, writable: bool, mounts: bool = True
     ) -> RootView:

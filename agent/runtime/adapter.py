@@ -15,12 +15,13 @@ from dataclasses import replace
 from agent.engine.inside import Process, Sample
 from agent.engine.model import Container, ExecConfig, LogQuery, Resources
 from agent.engine.ports import Exit, Launch, Rootfs, Survivor
-from agent.errors import EngineError, conflict, internal, invalid, not_found
+from agent.errors import EngineError, conflict, internal, invalid, not_found, not_implemented
 from agent.host import process
 from agent.runtime import (
     conmon,
     copyup,
     host,
+    logfiles,
     namespace,
     processes,
     record,
@@ -58,7 +59,8 @@ class OciRuntime:
         hierarchies = parse_mountinfo(host.read("/proc/self/mountinfo"))
         own = host.read("/proc/self/cgroup")
         self.cgroups = Cgroups(hierarchies, settings.cgroup_parent, own)
-        self._find_cgroups()
+        self._rotator = logfiles.Rotator(self.paths)
+        self._adopt_settings()
         self._facts = host.facts(hierarchies, settings.init_paths)
         self._boot = host.boot_id()
         self._gauge = Gauge(self.cgroups)
@@ -97,6 +99,9 @@ class OciRuntime:
         os.makedirs(f"{bundle}/rootfs", mode=0o700)
         os.makedirs(self.paths.log_dir(container.id), mode=0o700, exist_ok=True)
         self._place_cgroup(container, bundle)
+        limits = log_limits(container)
+        if limits and limits.files > 1 and container.host_config.log_driver != "none":
+            self._rotator.add(container.id, limits)
         hidden = self.cgroups.hierarchies.hidden
         clones = sources.clone_shared(launch.mounts)
         try:
@@ -147,8 +152,9 @@ class OciRuntime:
             with open(f"{bundle}/cgroup-parent", "w", encoding="utf-8") as file:
                 file.write(parent)
 
-    def _find_cgroups(self) -> None:
+    def _adopt_settings(self) -> None:
         for container_id in os.listdir(self.paths.bundles):
+            self._rotator.adopt(container_id)
             with contextlib.suppress(OSError):
                 self.cgroups.place(
                     container_id, host.read(f"{self.paths.bundle(container_id)}/cgroup-parent")
@@ -275,6 +281,7 @@ class OciRuntime:
 
     def delete(self, container_id: str) -> None:
         self._watcher.forget(container_id)
+        self._rotator.forget(container_id)
         self._leftovers.clear(container_id)
         self.cgroups.place(container_id, "")
         self._watcher.forgotten(container_id)
@@ -319,6 +326,10 @@ class OciRuntime:
         return execs.start(plan, self._launcher, self._watcher, on_exit)
 
     # ------------------------------------------------------------------------ looking in from outside
+
+    @property
+    def block_weight(self) -> bool:
+        return host.weighs_block_io(self.cgroups.hierarchies)
 
     def view(
         self, container: Container, rootfs: Rootfs, *, writable: bool, mounts: bool = True
@@ -372,6 +383,8 @@ class OciRuntime:
     # ------------------------------------------------------------------------- logs, ends, agent
 
     def logs(self, container: Container, query: LogQuery) -> LogStream:
+        if container.host_config.log_driver == "none":
+            raise not_implemented("configured logging driver does not support reading")
         return open_logs(self.paths, container.id, query, tty=container.config.tty)
 
     def watch(self, on_exit: Callable[[Exit], None]) -> None:
@@ -407,6 +420,7 @@ class OciRuntime:
 
     def close(self) -> None:
         self._launcher.close()
+        self._rotator.close()
         self._watcher.close()
 
     # ----------------------------------------------------------------------------------- inside
@@ -453,17 +467,26 @@ def _check_sources(launch: Launch) -> None:
 
 
 def _monitor_plan(container: Container) -> conmon.Plan:
-    host_config = container.host_config
-    size = host_config.log_options.get("max-size", "")
+    limits = log_limits(container)
     return conmon.Plan(
         container_id=container.id,
         name=container.name or container.id,
         tty=container.config.tty,
         stdin=container.config.open_stdin,
         stdin_once=container.config.stdin_once,
-        log=host_config.log_driver != "none",
-        log_size_max=parse_size(size) if size else 0,
+        log=container.host_config.log_driver != "none",
+        # With one file conmon itself begins it anew; with more the agent rotates.
+        log_size_max=limits.size if limits and limits.files == 1 else 0,
     )
+
+
+def log_limits(container: Container) -> logfiles.Limits | None:
+    """LogConfig's max-size and max-file; None: no limit.  The local driver has limits of its own."""
+    host_config = container.host_config
+    local = host_config.log_driver == "local"
+    size = host_config.log_options.get("max-size", "20m" if local else "")
+    files = host_config.log_options.get("max-file", "5" if local else "1")
+    return logfiles.Limits(parse_size(size), int(files)) if size else None
 
 
 def parse_size(text: str) -> int:

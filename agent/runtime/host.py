@@ -53,6 +53,14 @@ def _swap_limit(hierarchies: Hierarchies) -> bool:
     return any(os.path.exists(name) for name in names)
 
 
+def weighs_block_io(hierarchies: Hierarchies) -> bool:
+    """Without BFQ or CFQ (version 1) or io.weight (version 2) there are no weights."""
+    if hierarchies.unified:
+        return bool(glob.glob(f"{hierarchies.v2}/*/io.*weight"))
+    groups = (one for one in hierarchies.v1 if "blkio" in os.path.basename(one).split(","))
+    return any(glob.glob(f"{group}/blkio.*weight") for group in groups)
+
+
 def all_devices() -> tuple[DeviceNode, ...]:
     """Every device node of the host's /dev, as --privileged gives them."""
     return tuple(_walk("/dev"))

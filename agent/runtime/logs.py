@@ -7,10 +7,12 @@ import os
 
 from agent.engine.model import LogQuery
 from agent.host import syscalls
+from agent.runtime import logfiles
 from agent.runtime.loglines import Renderer, View, tail_offset
 from agent.runtime.settings import Paths
 
 _BLOCK = 65536
+_ATTEMPTS = 20  # looks at the files of a log that is being rotated
 _RECORD_LIMIT = 1 << 20  # conmon cuts records at 8 KiB; more without a line end is damage
 
 
@@ -21,8 +23,9 @@ def running(paths: Paths, container_id: str) -> bool:
     )
 
 
-def tail_start(fd: int, lines: int) -> int:
-    """File offset of the last `lines` lines, reading backwards only as far as needed."""
+def tail_start(fd: int, lines: int) -> tuple[int, int]:
+    """(file offset of the last `lines` lines, how many there are), reading backwards only as far
+    as needed."""
     end = os.fstat(fd).st_size
     span = _BLOCK
     while True:
@@ -35,8 +38,33 @@ def tail_start(fd: int, lines: int) -> int:
         # One more is wanted, so that the first is surely whole (its P records are in the block).
         _, more = tail_offset(block, lines + 1)
         if begin == 0 or more > lines or end - span <= 0:
-            return begin + (offset if found or lines <= 0 else 0)
+            return begin + (offset if found or lines <= 0 else 0), found
         span *= 4
+
+
+def _open_all(folder: str) -> list[int]:
+    """Descriptors of a log's files, oldest first, as they are at one moment."""
+    for _ in range(_ATTEMPTS):
+        paths = logfiles.names(folder)
+        found = [fd for path in paths if (fd := _open(path)) >= 0]
+        keys = [_key(os.fstat(fd)) for fd in found]
+        now = [_key_at(path) for path in paths]
+        if logfiles.names(folder) == paths and keys == [one for one in now if one]:
+            return found
+        for fd in found:  # rotated in between
+            os.close(fd)
+    return [fd for fd in (_open(f"{folder}/ctr.log"),) if fd >= 0]
+
+
+def _key(info: os.stat_result) -> tuple[int, int]:
+    return info.st_dev, info.st_ino
+
+
+def _key_at(path: str) -> tuple[int, int] | None:
+    try:
+        return _key(os.stat(path, follow_symlinks=False))
+    except OSError:
+        return None
 
 
 class LogStream:
@@ -50,7 +78,8 @@ class LogStream:
         self._renderer = renderer
         self._rest = b""
         self._ended = False
-        self._file = _open(paths.log(container_id))
+        self._waiting = _open_all(paths.log_dir(container_id))  # oldest first
+        self._file = -1
         self._follow = query.follow
         self._watch = -1
         if query.follow:
@@ -59,8 +88,9 @@ class LogStream:
         else:
             self._watch = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._live = query.follow and running(paths, container_id)
-        if self._file >= 0 and query.tail is not None:
-            os.lseek(self._file, tail_start(self._file, query.tail), os.SEEK_SET)
+        if query.tail is not None:
+            self._skip_to_tail(query.tail)
+        self._next_file()
 
     def fileno(self) -> int:
         return self._watch
@@ -81,10 +111,34 @@ class LogStream:
         return b""
 
     def close(self) -> None:
-        for fd in (self._file, self._watch):
+        for fd in (self._file, self._watch, *self._waiting):
             if fd >= 0:
                 os.close(fd)
         self._file = self._watch = -1
+        self._waiting.clear()
+
+    def _skip_to_tail(self, lines: int) -> None:
+        """Forgets files that lie before the last `lines` lines; the first kept one is set there."""
+        kept: list[int] = []
+        while self._waiting:
+            fd = self._waiting.pop()
+            if kept and lines <= 0:
+                os.close(fd)
+                continue
+            offset, found = tail_start(fd, lines)
+            os.lseek(fd, offset, os.SEEK_SET)
+            lines -= found
+            kept.append(fd)
+        self._waiting = kept[::-1]
+
+    def _next_file(self) -> bool:
+        if not self._waiting:
+            return False
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = self._waiting.pop(0)
+        self._rest = b""
+        return True
 
     def _next_block(self) -> bytes | None:
         """Whole records; b"" = nothing will come; None = nothing now."""
@@ -94,6 +148,8 @@ class LogStream:
                 block = self._whole(data)
                 if block:
                     return block
+                continue
+            if self._next_file():
                 continue
             if not self._live:
                 return b""
@@ -119,24 +175,29 @@ class LogStream:
         return os.fstat(self._file).st_size > os.lseek(self._file, 0, os.SEEK_CUR)
 
     def _reopened(self) -> bool:
-        """Whether conmon has begun the file anew (its size limit, or the first line ever)."""
-        try:
-            info = os.stat(self._paths.log(self._id))
-        except OSError:
+        """Whether there is a newer file than the one that was read: its own is then at its end.
+
+        conmon opens the new one after its last write to the old one: what came in between is
+        read (`_has_more`) before the old one is left.
+        """
+        folder = self._paths.log_dir(self._id)
+        newest = _key_at(f"{folder}/ctr.log")
+        if newest is None:
             return False
-        if self._file >= 0:
-            old = os.fstat(self._file)
-            at = os.lseek(self._file, 0, os.SEEK_CUR)
-            if (old.st_ino, old.st_dev) == (info.st_ino, info.st_dev):
-                if info.st_size >= at:
-                    return False
-                os.lseek(self._file, 0, os.SEEK_SET)
-                self._rest = b""
-                return True
-            os.close(self._file)
-        self._rest = b""
-        self._file = _open(self._paths.log(self._id))
-        return self._file >= 0
+        if self._file < 0:
+            self._waiting = _open_all(folder)
+            return self._next_file()
+        own = os.fstat(self._file)
+        if _key(own) == newest:
+            if own.st_size >= os.lseek(self._file, 0, os.SEEK_CUR):
+                return False
+            os.lseek(self._file, 0, os.SEEK_SET)  # cut short
+            self._rest = b""
+            return True
+        if self._has_more():
+            return True
+        self._waiting = _newer_than(_key(own), _open_all(folder))
+        return self._next_file()
 
     def _add_watches(self) -> int:
         fd = syscalls.inotify_init()
@@ -153,6 +214,15 @@ class LogStream:
     def _forget_events(self) -> None:
         while syscalls.inotify_read(self._watch):
             pass
+
+
+def _newer_than(key: tuple[int, int], files: list[int]) -> list[int]:
+    """Of files in order, those after the one that was read; all, when that one is gone."""
+    keys = [_key(os.fstat(fd)) for fd in files]
+    passed = keys.index(key) + 1 if key in keys else 0
+    for fd in files[:passed]:
+        os.close(fd)
+    return files[passed:]
 
 
 def _open(path: str) -> int:

@@ -429,6 +429,8 @@ class FakeRuntime(Fake):
         self._call("view", container.id)
         return FakeView(os.open(rootfs.upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
+    block_weight = False
+
     def owner(self, root_fd: int, user: str) -> tuple[int, int]:
         return 1000, 1000
 

@@ -169,20 +169,36 @@ def _runtime(value: object, where: str) -> str:
 _SIZE: Final = re.compile(r"[0-9]{1,15}([bkmg]|[kmg]b)?", re.IGNORECASE)
 
 
+_LOG_OPTIONS: Final = frozenset({"max-size", "max-file", "mode", "compress"})
+
+
 def _log_config(value: object, where: str) -> dict[str, object]:
-    """json-file with max-size (one file), or none."""
+    """json-file, local (both kept as conmon writes them) and none; other drivers are refused."""
     decoded = LOG_CONFIG.decode(value, where)
     driver = decoded.get("log_driver", "")
-    if driver not in {"", "json-file", "none"}:
+    if driver not in {"", "json-file", "local", "none"}:
         raise not_served(f"{where}.Type {driver}")
     options = cast("dict[str, str]", decoded.get("log_options", {}))
     for option, setting in options.items():
-        known = option == "max-size" or (option == "max-file" and setting == "1")
-        if driver == "none" or not known:
+        if driver == "none" or option not in _LOG_OPTIONS:
             raise not_served(f"{where}.Config {option}={setting}")
+        _check_log_option(option, setting, where)
+    return decoded
+
+
+def _check_log_option(option: str, setting: str, where: str) -> None:
+    if option == "max-size":
         if not _SIZE.fullmatch(setting):
             raise invalid(f"invalid size: '{printable(setting)}'")
-    return decoded
+        if not setting.strip("0bkmgBKMG"):
+            raise invalid("max-size must be a positive number")
+    elif option == "max-file":
+        if not (setting.isascii() and setting.isdigit() and len(setting) < 5):
+            raise invalid(f'strconv.Atoi: parsing "{printable(setting)}": invalid syntax')
+        if int(setting) < 1:
+            raise invalid("max-file cannot be less than 1")
+    elif (option, setting) not in {("mode", "blocking"), ("compress", "false")}:
+        raise not_served(f"{where}.Config {option}={setting}")
 
 
 WEIGHT_DEVICE: Final = Table(
