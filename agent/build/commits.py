@@ -70,7 +70,15 @@ def base_with(base: Draft, config: ContainerConfig) -> Draft:
 
 def overridden(draft: Draft, document: Mapping[str, object]) -> Draft:
     """The request body's ContainerConfig: what it sets wins."""
-    keys: tuple[str, ...] = ("User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir")
+    keys: tuple[str, ...] = (
+        "User",
+        "ExposedPorts",
+        "Env",
+        "Entrypoint",
+        "Cmd",
+        "Volumes",
+        "WorkingDir",
+    )
     keys += ("Labels", "StopSignal", "Shell", "OnBuild", "Healthcheck")
     given = {key: document[key] for key in keys if document.get(key)}
     if isinstance(given.get("Env"), list):

@@ -238,9 +238,7 @@ class Repository:
                 return
         if any(challenge.scheme == "basic" for challenge in asked):
             if self._credentials is None:
-                raise unauthorized(
-                    f'Get "{self.endpoint.url}/v2/": no basic auth credentials'
-                )
+                raise unauthorized(f'Get "{self.endpoint.url}/v2/": no basic auth credentials')
             self._authorization = auth.basic(self._credentials)
             self._expires = float("inf")
             return
