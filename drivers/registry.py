@@ -15,7 +15,6 @@ _BUILT_IN: Mapping[str, str] = {
     "ssh": "drivers.ssh:DRIVER",
     "generic": "drivers.ssh:DRIVER",
     "local": "drivers.local:DRIVER",
-    "fake": "drivers.fake:DRIVER",
 }
 
 

@@ -60,7 +60,12 @@ def _show(session: Session, err: MachineError) -> None:
         traceback.print_exc(file=sys.stderr)
     for part in (err.brief, err.details, err.hint):
         if part:
-            print(part, file=sys.stderr)
+            print(_as_called(part, session.program), file=sys.stderr)
+
+
+def _as_called(text: str, program: str) -> str:
+    """docker-machine's sentences name it; who typed `machine` is told to type `machine`."""
+    return text.replace('"docker-machine ', f'"{program} ')
 
 
 def _interrupted(session: Session) -> int:

@@ -266,8 +266,8 @@ def _connect_tls(host: str, port: int, certs: Path, target: Target) -> Stream:
     except (OSError, ssl.SSLError) as error:
         raise MachineError(
             f"Cannot read the certificates in {certs}",
-            details=str(error),
-            hint="Run `machine regenerate-certs NAME`.",
+            details=_reason(error),
+            hint=f"Run `machine regenerate-certs {target.machine or 'NAME'}`.",
         ) from error
     try:
         sock = socket.create_connection((host, port), timeout=CONNECT_TIMEOUT)
@@ -280,18 +280,26 @@ def _connect_tls(host: str, port: int, certs: Path, target: Target) -> Stream:
         sock.close()
         raise MachineError(
             f"Error checking TLS connection to {target.url}",
-            details=str(error),
+            details=_reason(error),
             hint="The certificates and the host don't match. You can attempt to regenerate them "
-            "using `machine regenerate-certs NAME`.",
+            f"using `machine regenerate-certs {target.machine or 'NAME'}`.",
         ) from error
     sock.settimeout(None)
     return stream
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_TIMEOUT:.0f} s"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the host's certificate is not of this store: {error.verify_message}"
+    return error.strerror or str(error)
 
 
 def _unreachable(target: Target, error: OSError) -> MachineError:
     name = target.machine or "NAME"
     return MachineError(
         f"Cannot connect to the engine at {target.url}",
-        details=str(error),
-        hint=f"Is the machine running? Try `machine status {name}` and `machine start {name}`.",
+        details=_reason(error),
+        hint=f"Is the machine running? Try `machine status {name}`.",
     )

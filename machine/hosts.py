@@ -182,7 +182,8 @@ class _Access:
             with self._hosts.connected(self._record) as transport:
                 return transports.run(transport, command, timeout=timeout)
         except MachineError as err:
-            raise DriverError(err.brief, hint=err.details) from err
+            why = "\n".join(part for part in (err.details, err.hint) if part)
+            raise DriverError(err.brief, hint=why) from err
 
     def dial(self, host: str, port: int, *, timeout: float = 15.0) -> str:
         from machine.transport.dial import dial

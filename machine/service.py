@@ -197,9 +197,11 @@ class Service:
 
     # -- change
 
-    def provision(self, names: Sequence[str]) -> None:
+    def provision(self, names: Sequence[str], *, take_over: bool = False) -> None:
         """Bring the hosts to what this program would install now; containers live on."""
-        self._each(names, lambda record: self._reprovision(record, force=False))
+        self._each(
+            names, lambda record: self._reprovision(record, force=False, take_over=take_over)
+        )
 
     def upgrade(self, names: Sequence[str]) -> None:
         """Provision, after starting what is stopped."""
@@ -218,12 +220,12 @@ class Service:
             self._power_one(record, Event.START)
         self._reprovision(record, force=False)
 
-    def _reprovision(self, record: MachineRecord, *, force: bool) -> None:
+    def _reprovision(self, record: MachineRecord, *, force: bool, take_over: bool = False) -> None:
         record = via_of(record, self.hosts.address(record))
         self._installer.ensure_identity(record.auth)
         with self.hosts.connected(record) as transport:
             facts = self._installer.look(transport)
-            plan = self._installer.plan(record, facts, new_certificate=force)
+            plan = self._installer.plan(record, facts, new_certificate=force, take_over=take_over)
             record = self._installer.install(record, transport, facts, plan)
         record = self._installer.verify(record)
         self._store.save(record.with_changes(phase=Phase.READY))
@@ -336,6 +338,15 @@ class Service:
     def load_all(self, names: Sequence[str]) -> list[MachineRecord]:
         """All records first: one that can't be loaded stops the command before it does anything."""
         return [self._store.load(name) for name in names]
+
+    def keeps_host(self, name: str) -> bool:
+        """True when `rm` forgets the machine and leaves its host as it is."""
+        try:
+            record = self._store.load(name)
+            mine = not record.imported and not self.hosts.driver(record).adopts
+            return not mine and record.phase is Phase.READY
+        except MachineError:
+            return False
 
     def state(self, name: str) -> HostState:
         return self.hosts.state(self._store.load(name))

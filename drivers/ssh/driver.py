@@ -163,13 +163,28 @@ def _key_problems(given: str) -> list[str]:
         return [f"SSH key {path}: {err.strerror}"]
     if not stat.S_ISREG(found.st_mode):
         return [f"SSH key {path} is not a file"]
+    problem = _content_problem(path)
+    if problem:
+        return [problem]
     if found.st_mode & 0o077:
         return [
             f"SSH key {path} is readable by others (mode {found.st_mode & 0o777:04o}): chmod 600 it"
         ]
-    if not os.access(path, os.R_OK):
-        return [f"SSH key {path} can't be read"]
     return []
+
+
+def _content_problem(path: Path) -> str:
+    """A file that is no private key is told before anything is made; a frequent slip is NAME.pub."""
+    try:
+        with path.open("rb") as file:
+            first = file.readline(200)
+    except OSError as err:
+        return f"SSH key {path} can't be read: {err.strerror}"
+    if first.startswith((b"ssh-", b"ecdsa-", b"sk-")):
+        return f"{path} is a public key; give the private one, beside it and without .pub"
+    if not first.startswith(b"-----BEGIN ") or b"PRIVATE KEY" not in first:
+        return f"{path} is no SSH private key"
+    return ""
 
 
 def _copy_name(source: Path) -> str:

@@ -20,10 +20,12 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         _MACHINES,
         "Display the commands to set up the environment for the Docker client",
     ),
+    "help": ("machine.cli.about:help_", _MACHINES, "Show the help of a command"),
     "inspect": ("machine.cli.inspect:inspect", _MACHINES, "Inspect information about a machine"),
     "ip": ("machine.cli.status:ip", _MACHINES, "Get the IP address of a machine"),
     "kill": ("machine.cli.power:kill", _MACHINES, "Kill a machine"),
     "ls": ("machine.cli.ls:ls", _MACHINES, "List machines"),
+    "mount": ("machine.cli.mount:mount", _MACHINES, "Mount a folder of a machine with SSHFS"),
     "provision": ("machine.cli.provision:provision", _MACHINES, "Re-provision existing machines"),
     "regenerate-certs": (
         "machine.cli.provision:regenerate_certs",

@@ -7,7 +7,7 @@ import click
 from drivers import registry
 from drivers.errors import DriverError
 from machine.cli.grammar import Command
-from machine.cli.root import program_version
+from machine.cli.root import program_version, root
 from machine.cli.session import Session
 
 
@@ -20,6 +20,15 @@ def version(session: Session, name: str | None) -> None:
         session.say(session.service.engine_version(name))
     else:
         session.say(f"{session.program} version {program_version()}, build release")
+
+
+@click.command("help", cls=Command)
+@click.argument("words", nargs=-1, metavar="[COMMAND]")
+@click.pass_context
+def help_(ctx: click.Context, /, words: tuple[str, ...]) -> None:
+    """Show the help of a command, or this program's."""
+    top = ctx.find_root()
+    root.main([*words, "--help"], prog_name=top.info_name, standalone_mode=False, obj=ctx.obj)
 
 
 @click.command(cls=Command)

@@ -11,9 +11,8 @@ import click
 from machine import shellenv
 from machine.cli.grammar import Command
 from machine.cli.session import Session
-from machine.engine import Engine, Target
 from machine.errors import MachineError
-from machine.model import MachineRecord
+from machine.model import MachineRecord, Phase
 
 
 @click.command(cls=Command)
@@ -21,7 +20,7 @@ from machine.model import MachineRecord
 @click.option("-u", "--unset", is_flag=True, help="Unset variables instead of setting them")
 @click.option("--no-proxy", is_flag=True, help="Add machine IP to NO_PROXY environment variable")
 @click.option("--swarm", is_flag=True, hidden=True)
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, metavar="[NAME]")
 @click.pass_obj
 def env(
     session: Session, shell: str, unset: bool, no_proxy: bool, swarm: bool, names: tuple[str, ...]
@@ -75,11 +74,13 @@ def _checked(session: Session, names: tuple[str, ...]) -> MachineRecord:
     if len(names) > 1:
         raise MachineError("Error: Expected one machine name as an argument")
     record = session.store.load(session.name_or_default(names[0] if names else None))
-    if not record.url:
+    if not record.url or record.phase is Phase.CREATING:
         raise MachineError(
             f'Machine "{record.name}" was not created to its end',
             hint=f"Run `{session.program} create` with the same arguments to finish it.",
         )
+    from machine.engine import Engine, Target  # h11, which env -u has no need of
+
     target = Target(record.url, session.store.machine_dir(record.name), record.name)
     Engine(target).call("GET", "/_ping").close()
     return record
@@ -87,7 +88,7 @@ def _checked(session: Session, names: tuple[str, ...]) -> MachineRecord:
 
 @click.command(cls=Command)
 @click.option("--swarm", is_flag=True, hidden=True)
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, metavar="[NAME]")
 @click.pass_obj
 def config(session: Session, swarm: bool, names: tuple[str, ...]) -> None:
     """Print the connection config for machine."""

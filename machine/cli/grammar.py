@@ -112,7 +112,7 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        row = COMMANDS.get(cmd_name)
+        row = COMMANDS.get("help" if cmd_name == "h" else cmd_name)
         if row is None:
             return None
         module, _, attribute = row[0].partition(":")

@@ -15,7 +15,7 @@ from machine.store import legacy
 
 @click.command(cls=Command)
 @click.option("-f", "--format", "template", default="", help="Format using the given go template")
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, metavar="[NAME]")
 @click.pass_obj
 def inspect(session: Session, template: str, names: tuple[str, ...]) -> None:
     """Inspect information about a machine."""

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import click
 
@@ -14,7 +15,13 @@ from machine.cli.output import show_rows
 from machine.cli.session import Session
 from machine.errors import MachineError
 from machine.listing import HEADERS, TABLE, Row, matches, parse_filters
+from machine.model import Phase
 from machine.store import Entry
+
+_UNFINISHED: Final = {
+    Phase.CREATING: "The create has not finished",
+    Phase.REMOVING: "The removal has not finished",
+}
 
 
 @click.command(cls=Command)
@@ -81,15 +88,23 @@ def _ask(session: Session, entry: Entry) -> Row:
         state = session.service.state(entry.name).value
         url = entry.record.url if state == "Running" else ""
         version = session.service.engine_version(entry.name) if url else ""
+        if entry.record.phase is not Phase.READY:
+            error = _UNFINISHED[entry.record.phase]
     except MachineError as problem:
-        error = problem.brief
+        error = _one_line(problem)
         state = state or "Error"
     return Row(entry.name, entry.record, state, url, version, error, time.monotonic() - start)
 
 
+def _one_line(problem: MachineError) -> str:
+    """What failed and why, where the why is short enough for a column."""
+    short = problem.details and len(problem.details) < 80 and "\n" not in problem.details
+    return f"{problem.brief}: {problem.details}" if short else problem.brief
+
+
 @click.command(cls=Command)
 @click.option("-t", "--timeout", default=10, show_default=True, help="Timeout in seconds")
-@click.argument("words", nargs=-1)
+@click.argument("words", nargs=-1, metavar="")
 @click.pass_obj
 def active(session: Session, timeout: int, words: tuple[str, ...]) -> None:
     """Print which machine is active."""

@@ -9,11 +9,14 @@ from machine.cli.session import Session
 
 
 @click.command(cls=Command)
+@click.option(
+    "--take-over", is_flag=True, help="Make a host that is another store's machine yours again"
+)
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.pass_obj
-def provision(session: Session, names: tuple[str, ...]) -> None:
+def provision(session: Session, *, names: tuple[str, ...], take_over: bool) -> None:
     """Re-provision existing machines. Containers live on."""
-    session.service.provision(session.names_or_default(names))
+    session.service.provision(session.names_or_default(names), take_over=take_over)
     session.close()
 
 

@@ -34,7 +34,7 @@ def rm(
         click.echo(ctx.get_help())
         raise MachineError("Error: You must specify a machine name")
     session.say(f"About to remove {', '.join(names)}")
-    session.say("WARNING: This action will delete both local reference and remote instance.")
+    session.say(_warning(session, names, uninstall=uninstall))
     if not (force or yes or session.confirm("Are you sure? (y/n): ")):
         return
     failed = []
@@ -52,3 +52,18 @@ def rm(
     session.close()
     if failed:
         raise MachineError("\n".join(failed))
+
+
+def _warning(session: Session, names: tuple[str, ...], *, uninstall: bool) -> str:
+    """docker-machine's sentence where it is true; it also said it of hosts that it left alone."""
+    if not all(session.service.keeps_host(name) for name in names):
+        return "WARNING: This action will delete both local reference and remote instance."
+    if uninstall:
+        return (
+            "WARNING: This action will delete the local reference, and the engine with all its "
+            "containers, images and volumes on the host."
+        )
+    return (
+        "This deletes the local reference; the host keeps the engine and its containers "
+        "(--uninstall takes them off)."
+    )

@@ -100,7 +100,10 @@ class Session:
     def confirm(self, question: str) -> bool:
         """True for an answer that begins with y; the end of input is a no."""
         print(question, end="", file=self.stdout, flush=True)
-        return self.stdin.readline().strip().lower().startswith("y")
+        answer = self.stdin.readline()
+        if not answer:
+            self.say("")  # the end of input leaves the cursor behind the question
+        return answer.strip().lower().startswith("y")
 
     def service_note(self, text: str) -> None:
         """A line of a command that may have a live step on the screen."""

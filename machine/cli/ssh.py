@@ -15,16 +15,21 @@ from machine.cli.session import Session
 from machine.errors import MachineError
 from machine.model import MachineRecord
 
-_SSH_FAILED = 255  # ssh(1): its own failure, unless the remote command chose the same number
+SSH_FAILED = 255  # ssh(1): its own failure, unless the remote command chose the same number
 
 _RAW = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
 
 
 @click.command(context_settings=_RAW)
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.argument(
+    "words", nargs=-1, type=click.UNPROCESSED, metavar="[NAME] [SSH OPTIONS] [--] [COMMAND...]"
+)
 @click.pass_context
 def ssh(ctx: click.Context, words: tuple[str, ...]) -> int:
-    """Log into or run a command on a machine with SSH: ssh [NAME] [ssh options] [command...]."""
+    """Log into a machine, or run a command on it. The command's exit status is kept.
+
+    Options of ssh(1) follow the name: machine ssh web -L 8080:localhost:80
+    """
     session = ctx.ensure_object(Session)
     if words[:1] and words[0] in {"-h", "-help", "--help"}:
         click.echo(ctx.get_help())
@@ -34,10 +39,13 @@ def ssh(ctx: click.Context, words: tuple[str, ...]) -> int:
     rest = list(words[1:])
     if record.local:
         return process.foreground(_local_command(session, rest))
-    with _configured(session, [record]) as config:
-        status = process.foreground(["ssh", "-F", config, name, *rest])
-    if status == _SSH_FAILED:
-        _explain(session, record)
+    pin_first(session, [record])
+    with configured(session, [record]) as config:
+        argv = ["ssh", "-F", config, name, *rest]
+        session.debug(process.printable_argv(argv))
+        status = process.foreground(argv)
+    if status == SSH_FAILED:
+        explain(session, [record])
     return status
 
 
@@ -47,7 +55,7 @@ def _local_command(session: Session, rest: list[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _configured(session: Session, records: list[MachineRecord]) -> Iterator[str]:
+def configured(session: Session, records: list[MachineRecord]) -> Iterator[str]:
     """The path of a private temporary ssh_config for these machines."""
     folders = [(record, session.store.machine_dir(record.name)) for record in records]
     text = sshconfig.config(folders)
@@ -57,13 +65,21 @@ def _configured(session: Session, records: list[MachineRecord]) -> Iterator[str]
         yield str(path)
 
 
-def _explain(session: Session, record: MachineRecord) -> None:
+def pin_first(session: Session, records: list[MachineRecord]) -> None:
+    """A machine that docker-machine made has no pinned key yet: OpenSSH would refuse it."""
+    for record in records:
+        if not session.service.hosts.known(record).pinned():
+            explain(session, [record])
+
+
+def explain(session: Session, records: list[MachineRecord]) -> None:
     """Why ssh gave up, when it is ours to say: a changed host key, or a host that is off.
 
-    Raises MachineError then; returns when the connection works (the command itself said 255).
+    Raises MachineError then; returns when the connections work (the command itself said 255).
     """
-    with session.service.hosts.connected(record):
-        return
+    for record in records:
+        with session.service.hosts.connected(record):
+            pass
 
 
 @click.command(cls=Command)
@@ -77,24 +93,31 @@ def scp(
     session: Session, recursive: bool, delta: bool, quiet: bool, source: str, destination: str
 ) -> int:
     """Copy files between machines: [[user@]machine:]path [[user@]machine:]path."""
-    places = [_place(session, text) for text in (source, destination)]
+    places = [place(session, text) for text in (source, destination)]
     records = {record.name: record for record, _ in places if record}
     if not records:
         raise MachineError(
             "Neither path is on a machine", hint=f"Write it as MACHINE:PATH, e.g. {source!r}."
         )
-    paths = [path for _, path in places]
-    with _configured(session, list(records.values())) as config:
+    machines = list(records.values())
+    pin_first(session, machines)
+    with configured(session, machines) as config:
         if delta:
             shown = [] if quiet else ["--progress"]
             words = ["rsync", *shown, *(["-r"] if recursive else []), "-e", f"ssh -F {config}"]
-            return process.foreground([*words, "--", *paths])
-        flags = [*(["-r"] if recursive else []), *(["-q"] if quiet else [])]
-        both = ["-3"] if len([record for record, _ in places if record]) == 2 else []
-        return process.foreground(["scp", "-F", config, *both, *flags, "--", *paths])
+        else:
+            flags = [*(["-r"] if recursive else []), *(["-q"] if quiet else [])]
+            both = ["-3"] if len([record for record, _ in places if record]) == 2 else []
+            words = ["scp", "-F", config, *both, *flags]
+        words += ["--", *(path for _, path in places)]
+        session.debug(process.printable_argv(words))
+        status = process.foreground(words)
+    if status == SSH_FAILED:
+        explain(session, machines)
+    return status
 
 
-def _place(session: Session, text: str) -> tuple[MachineRecord | None, str]:
+def place(session: Session, text: str) -> tuple[MachineRecord | None, str]:
     """(the machine or None for this computer, the path as scp takes it)."""
     head, colon, path = text.partition(":")
     user, at, name = head.rpartition("@")

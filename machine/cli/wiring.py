@@ -82,6 +82,7 @@ def ssh_connector(session: Session) -> SshConnect:
     ) -> Transport:
         from machine.transport import ssh
 
+        session.debug(f"SSH to {endpoint.user}@{endpoint.host} port {endpoint.port}")
         return ssh.connect(endpoint, known, ssh.SshPorts(first, ask, home(session.env)))
 
     return connect

@@ -63,7 +63,8 @@ def _options(kind: str, driver: Mapping[str, object], address: str) -> dict[str,
         return {}
     return {
         "ip-address": address,
-        "ssh-key": _text(driver, "SSHKey") or _text(driver, "SSHKeyPath"),
+        # SSHKeyPath is the store's own copy; SSHKey, where it was copied from, may be long gone
+        "ssh-key": _text(driver, "SSHKeyPath") or _text(driver, "SSHKey"),
         "ssh-port": _number(driver, "SSHPort", 22),
         "ssh-user": _text(driver, "SSHUser") or "root",
         "engine-port": _number(driver, "EnginePort", DEFAULT_ENGINE_PORT),

@@ -238,15 +238,21 @@ def _login(transport: paramiko.Transport, endpoint: SshEndpoint, ports: SshPorts
 
 def _identities(endpoint: SshEndpoint, ports: SshPorts) -> Iterator[tuple[str, paramiko.PKey]]:
     if endpoint.key_path:
-        yield endpoint.key_path, _load(Path(endpoint.key_path), ports)
+        yield _labelled(Path(endpoint.key_path).name, _load(Path(endpoint.key_path), ports))
         return
     with contextlib.suppress(paramiko.SSHException, OSError):
         for held in paramiko.Agent().get_keys():
-            yield f"agent {held.get_name()}", held
+            yield _labelled("SSH agent", held)
     for name in _DEFAULT_KEYS:
         path = ports.home / ".ssh" / name
         if path.is_file():
-            yield str(path), _load(path, ports)
+            yield _labelled(str(path), _load(path, ports))
+
+
+def _labelled(source: str, key: paramiko.PKey) -> tuple[str, paramiko.PKey]:
+    """By its fingerprint a user finds the key again: in `ssh-add -l`, in authorized_keys."""
+    shown = HostKey(key.get_name(), key.asbytes()).fingerprint
+    return f"{source} ({key.get_name()} {shown})", key
 
 
 def _load(path: Path, ports: SshPorts) -> paramiko.PKey:
@@ -266,7 +272,7 @@ def _unlock(path: Path, ports: SshPorts) -> paramiko.PKey:
     secret = ports.passphrase(str(path))
     if secret is None:
         raise MachineError(
-            f"The SSH key {path} has a passphrase",
+            f"The SSH key {path.name} has a passphrase",
             hint="Add it to the SSH agent (ssh-add) and leave --ssh-key out, or run this on a "
             "terminal to be asked.",
         )
@@ -275,7 +281,7 @@ def _unlock(path: Path, ports: SshPorts) -> paramiko.PKey:
             return kind.from_private_key_file(str(path), password=secret)
         except (ValueError, TypeError, paramiko.SSHException):
             continue  # another type of key, or the wrong passphrase
-    raise MachineError(f"The SSH key {path} can't be opened with that passphrase")
+    raise MachineError(f"The SSH key {path.name} can't be opened with that passphrase")
 
 
 def _bad_key(path: Path, err: Exception) -> MachineError:

@@ -23,7 +23,7 @@ class TestSsh(DriverSuite):
 class TestSshWithKey(DriverSuite):
     def make(self, folder: Path) -> tuple[Driver, DriverContext]:
         key = folder.parent / f"{folder.name}-key"
-        key.write_text("KEY")
+        key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
         key.chmod(0o600)
         driver = registry.load("generic")
         given = {"ip-address": "192.0.2.1", "ssh-key": str(key)}

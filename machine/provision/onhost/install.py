@@ -45,6 +45,7 @@ TLS = ETC / "tls"
 KEY, CERT, CA = TLS / "server-key.pem", TLS / "server.pem", TLS / "ca.pem"
 BUNDLE_LIMIT = 64 << 20  # bytes, unpacked
 START_SECONDS = 60.0
+LOG_LINES = 15  # of the agent's log when it does not start
 
 
 class Plan:
@@ -208,9 +209,9 @@ def _systemd(plan: Plan, *, restart: bool) -> bool:
         try:
             run(["systemctl", "restart", UNIT.name], timeout=150)
         except HostError as err:
-            lines = ["-n20", "--no-pager", "-ocat", began]
-            said = run(["journalctl", "-u", UNIT.name, *lines], check=False)
-            raise HostError("the agent did not start", said or err.details) from err
+            # no -n here: together with --since some versions show the first lines, not the last
+            said = run(["journalctl", "-u", UNIT.name, "--no-pager", "-ocat", began], check=False)
+            raise HostError("the agent did not start", _end_of(said or err.details)) from err
     _answers(lambda: run(["systemctl", "status", UNIT.name, "--no-pager", "-n", "20"], check=False))
     return fresh or not active
 
@@ -288,7 +289,12 @@ def _answers(log: object) -> None:
     """Wait until the agent answers a ping on its socket."""
     if not until(_ping, START_SECONDS):
         said = log() if callable(log) else ""
-        raise HostError("the agent does not answer", str(said)[-4000:])
+        raise HostError("the agent does not answer", _end_of(str(said)))
+
+
+def _end_of(log: str) -> str:
+    """The last lines of a log: what went wrong stands at its end."""
+    return "\n".join(log[-8000:].splitlines()[-LOG_LINES:])
 
 
 def _ping() -> bool:

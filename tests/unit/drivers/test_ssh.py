@@ -28,7 +28,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
 
 def test_case_146_open_key_is_refused_and_copies_are_private(tmp_path: Path) -> None:
     key = tmp_path / "id"
-    key.write_text("KEY")
+    key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
     key.chmod(0o644)
     folder = tmp_path / "machine"
     folder.mkdir()
@@ -37,7 +37,7 @@ def test_case_146_open_key_is_refused_and_copies_are_private(tmp_path: Path) -> 
     key.chmod(0o600)
     ctx = created(DRIVER, ctx)
     copy = folder / "id"
-    assert copy.read_text() == "KEY"
+    assert copy.read_text() == key.read_text()
     assert copy.stat().st_mode & 0o777 == 0o600
     address = DRIVER.address(ctx)
     assert address.ssh is not None
@@ -71,3 +71,21 @@ def test_registry() -> None:
     assert registry.default_name({"MACHINE_DRIVER": "fake"}) == "fake"
     with pytest.raises(DriverError, match='Driver "bogus" not found'):
         registry.load("bogus")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ssh-ed25519 AAAA me@laptop\n", "is a public key"),
+        ("junk\n", "is no SSH private key"),
+        ("", "is no SSH private key"),
+    ],
+)
+def test_what_is_no_private_key_is_told_before_anything_is_made(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    key = tmp_path / "id.pub"
+    key.write_text(text)
+    key.chmod(0o644)
+    ctx = context(tmp_path, DRIVER.options, {"ip-address": "h", "ssh-key": str(key)})
+    assert said in DRIVER.check(ctx)[0]

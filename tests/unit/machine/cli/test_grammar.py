@@ -9,6 +9,7 @@ import pytest
 from machine.__main__ import run
 from machine.cli.create import wanted_driver
 from machine.cli.grammar import normalise
+from machine.cli.session import Session
 from machine.errors import MachineError
 
 PARAMS = [
@@ -107,14 +108,40 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(capsys, "version")[1].startswith("docker-machine version ")
 
 
+def test_help_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["help"], ["h"]):
+        status, out, _ = _run(capsys, *words)
+        assert status == 0
+        assert out == _run(capsys, "--help")[1]
+    assert _run(capsys, "help", "ls")[1] == _run(capsys, "ls", "--help")[1]
+    assert _run(capsys, "help", "bogus")[0] == 1
+
+
+def test_errors_name_the_program_that_was_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for program in ("machine", "docker-machine"):
+        assert run([program, "-s", str(tmp_path), "url", "nope"]) == 1
+        assert f'Use "{program} ls" to list machines.' in capsys.readouterr().err
+
+
+def test_end_of_input_is_a_no(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    session = Session("machine", {}, io.StringIO(""), out, out)
+    assert not session.confirm("Are you sure? (y/n): ")
+    assert out.getvalue().endswith("\n")
+
+
 HEAVY = ("paramiko", "cryptography", "rich", "boto3", "agent", "h11", "asyncio", "machine.service")
 
 
-@pytest.mark.parametrize("args", ["--help", "drivers", "version"])
-def test_help_is_light(args: str) -> None:
+@pytest.mark.parametrize("args", ["--help", "drivers", "version", "env -u --shell sh", "ls -q"])
+def test_help_is_light(args: str, tmp_path: Path) -> None:
+    """DESIGN decision 11: nothing heavy is imported before it is needed."""
+    argv = ["machine", "-s", str(tmp_path / "store"), *args.split()]
     code = (
         "import sys\nfrom machine.__main__ import run\n"
-        f"assert run(['machine', '{args}']) == 0\n"
+        f"assert run({argv!r}) == 0\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
