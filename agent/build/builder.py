@@ -14,7 +14,7 @@ from agent.build import commits, context, instructions, parser
 from agent.build import draft as drafts
 from agent.build.cache import Cache, CacheStore
 from agent.build.draft import Draft
-from agent.build.scope import Build, World
+from agent.build.scope import Build, World, orphans
 from agent.build.stages import Stages
 from agent.engine.building import (
     BuildOutput,
@@ -42,7 +42,11 @@ class DockerBuilder:
         self._world = dataclasses.replace(world, mounts=os.path.join(root, "mounts"))
         for folder in (root, self._world.mounts):
             tree.make_private(folder)
-        shutil.rmtree(self._work, ignore_errors=True)  # of builds that a dead agent ran
+        tree.make_private(self._work)
+        left = orphans(self._work)  # of builds that a dead agent ran
+        if left:
+            world.layers.release(left)
+        shutil.rmtree(self._work)
         tree.make_private(self._work)
         self._store = CacheStore(os.path.join(root, "cache.db"))
 

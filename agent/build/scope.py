@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agent.build import overlay
@@ -20,6 +21,18 @@ from agent.engine.building import BuildOutput, BuildRequest, Gone, Layers, Runs
 from agent.engine.ports import Images
 from agent.errors import cancelled, invalid
 from agent.host import openat
+
+# In a build's folder: the layers that it has made, for the agent that finds them after a crash.
+LAYERS = "layers"
+
+
+def orphans(work: str) -> list[str]:
+    """diffIDs of the layers that builds of a dead agent had made."""
+    found: list[str] = []
+    for name in os.listdir(work):
+        with suppress(OSError), open(os.path.join(work, name, "tmp", LAYERS), "rb") as file:
+            found += file.read(1 << 20).decode("ascii", "replace").split()
+    return found
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,8 @@ class Build:
         self.check()
         diff_id = self.world.layers.commit(folder)
         self.held.append(diff_id)
+        with open(os.path.join(self.home, LAYERS), "a", encoding="ascii") as file:
+            file.write(f"{diff_id}\n")
         return diff_id
 
 

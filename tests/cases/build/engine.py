@@ -185,7 +185,8 @@ class Engine:
         status, raw = self.ask(
             "POST", "/images/create", buffer.getvalue(), fromSrc="-", repo="busybox", tag="latest"
         )
-        assert status == 200 and b"error" not in raw, raw
+        assert status == 200, raw
+        assert b"error" not in raw, raw
 
     def build(
         self,

@@ -62,7 +62,7 @@ def test_case_070_hostile_entries(engine: Engine, hostile: tarfile.TarInfo) -> N
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/../etc/passwd", "nowhere", "sub"])
 def test_case_070_dockerfile_outside(engine: Engine, name: str) -> None:
-    said = engine.build("FROM scratch\n", {"sub/": ""}, dockerfile=name)
+    said = engine.send(tar({"Dockerfile": "FROM scratch\n", "sub/": ""}), dockerfile=name)
     assert said.status == 400
     assert "root:" not in said.error
     assert "Forbidden path" in said.error or "Cannot locate" in said.error
@@ -326,6 +326,16 @@ def test_case_076_client_goes(engine: Engine, dockerfile: str, mark: bytes) -> N
     wait_until(lambda: engine.leftovers() == before, 5, "nothing of the build is left")
 
 
+def test_case_076_agent_killed(engine: Engine) -> None:
+    before = engine.leftovers()
+    client = Client(engine, "FROM busybox\nRUN echo first > /x\nRUN echo there; sleep 600\n")
+    client.read_until(b"there")
+    engine.kill()
+    client.leave()
+    engine.launch()
+    wait_until(lambda: engine.leftovers() == before, 5, "nothing of the build is left")
+
+
 def test_case_076_half_a_context(engine: Engine) -> None:
     before = engine.leftovers()
     connection = UnixConnection(engine.socket)
@@ -342,8 +352,10 @@ def test_case_076_half_a_context(engine: Engine) -> None:
 
 
 def test_case_077_as_confined_as_run(engine: Engine) -> None:
-    script = "grep -E 'Cap(Eff|Bnd)|NoNewPrivs|Seccomp:' /proc/self/status; ls /dev; " \
-        "mount -t tmpfs x /mnt 2>&1; cat /proc/kcore 2>&1 | head -c 1 | wc -c; ls /proc/acpi"  # fmt: skip
+    script = (
+        "grep -E 'Cap(Eff|Bnd)|NoNewPrivs|Seccomp:' /proc/self/status; ls /dev; "
+        "mount -t tmpfs x /mnt 2>&1; cat /proc/kcore 2>&1 | head -c 1 | wc -c; ls /proc/acpi"
+    )
     said = engine.build(f"FROM busybox\nRUN mkdir /mnt; {script}; true\n", nocache=1)
     ran = engine.run("busybox", "/bin/sh", "-c", f"mkdir /mnt; {script}; true")
     lines = [one for one in said.text.splitlines() if one.startswith(("Cap", "Secc", "NoNew"))]
