@@ -189,9 +189,10 @@ class OciRuntime:
         return conmon.Monitor(argv), key
 
     def _facts_for(self, container: Container) -> spec.HostFacts:
-        if not container.host_config.privileged:
-            return self._facts
-        return replace(self._facts, host_devices=host.all_devices())
+        devices = host.all_devices() if container.host_config.privileged else ()
+        # Looked for again, since --init's error asks for its installation.
+        init = self._facts.init or host.init_program(self.paths.settings.init_paths)
+        return replace(self._facts, host_devices=devices, init=init)
 
     def _resolve(self, launch: Launch, root_fd: int, bundle: str) -> spec.Resolved:
         container = launch.container

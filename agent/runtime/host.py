@@ -35,8 +35,13 @@ def facts(hierarchies: Hierarchies, init_paths: Sequence[str]) -> HostFacts:
         unified=hierarchies.unified,
         swap_limit=_swap_limit(hierarchies),
         thermal=tuple(sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"))),
-        init=next((path for path in init_paths if os.access(path, os.X_OK)), ""),
+        init=init_program(init_paths),
     )
+
+
+def init_program(paths: Sequence[str]) -> str:
+    """The first that is there, or ""."""
+    return next((path for path in paths if os.access(path, os.X_OK)), "")
 
 
 def _own_capabilities() -> tuple[str, ...]:
