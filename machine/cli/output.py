@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from machine.cli.session import Session
+from machine.errors import printable
 from machine.gotemplate import render
 from machine.tables import table
 
@@ -29,7 +30,7 @@ def show_rows(
         _template_table(session, rows, headers, template.removeprefix("table "))
     else:
         for row in rows:
-            session.say(render(_escapes(template), row))
+            _say(session, render(_escapes(template), row))
 
 
 def _template_table(
@@ -48,11 +49,18 @@ def _escapes(template: str) -> str:
 def formatted(session: Session, documents: Sequence[object], template: str) -> None:
     """inspect's output: a JSON array, or a template a document."""
     if not template:
-        session.say(json.dumps(documents, indent=4, ensure_ascii=False))
+        _say(session, json.dumps(documents, indent=4, ensure_ascii=False))
         return
     for document in documents:
-        session.say(
+        _say(
+            session,
             json.dumps(document, separators=(",", ":"))
             if template == "json"
-            else render(_escapes(template), document)
+            else render(_escapes(template), document),
         )
+
+
+def _say(session: Session, text: str) -> None:
+    """What containers put into their names and labels must not steer a terminal; into a pipe it
+    goes as it is (security.md C43)."""
+    session.say(printable(text, limit=len(text)) if session.stdout.isatty() else text)
