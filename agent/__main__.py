@@ -3,6 +3,7 @@
     python -m agent [--config FILE] [--no-tcp] [serve]     serve until SIGTERM
     python -m agent [--config FILE] --check                 is the configuration usable?
     python -m agent [--config FILE] teardown                remove containers, network, $RUN
+    python -m agent [--config FILE] [--forget] scrub        hash images and layers again
     python -m agent --version
 
 Signals: SIGTERM and SIGINT stop it in order (containers run on, unless systemd shuts the host
@@ -72,7 +73,12 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--no-tcp", action="store_true", help="listen on the unix socket only")
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     parser.add_argument("--version", action="store_true", help="show the version and exit")
-    parser.add_argument("command", nargs="?", default="serve", choices=("serve", "teardown"))
+    parser.add_argument(
+        "command", nargs="?", default="serve", choices=("serve", "teardown", "scrub")
+    )
+    parser.add_argument(
+        "--forget", action="store_true", help="scrub: have damaged layers pulled anew"
+    )
     return parser
 
 
@@ -108,6 +114,9 @@ def _run_command(arguments: argparse.Namespace, config: Config, environ: Mapping
     if arguments.command == "teardown":
         wiring.teardown(config, __version__)
         return
+    if arguments.command == "scrub":
+        _scrub(config, forget=arguments.forget)
+        return
     wiring.check(config)
     if arguments.check:
         return
@@ -122,6 +131,24 @@ def _run_command(arguments: argparse.Namespace, config: Config, environ: Mapping
             agent.engine.power_down(_POWER_DOWN)
     finally:
         agent.close()
+
+
+def _scrub(config: Config, *, forget: bool) -> None:
+    """Beside a serving agent; one line a damage.  Raises EngineError (DATA_LOSS) when there is any."""
+    from agent.errors import data_loss
+    from agent.images import scrub
+
+    for found in scrub.scrub(config.root):
+        if isinstance(found, scrub.Damage):
+            owners = ", ".join(found.images) or "no image"
+            print(f"damaged {found.what} {found.digest} of {owners}: {found.reason}", flush=True)
+            continue
+        print(f"checked {found.layers} layers and {found.documents} documents")
+        if found.damaged and forget:
+            scrub.forget(config.root, found.damaged)
+        if found.damaged:
+            how = "pull" if forget else "run `scrub --forget`, then pull"
+            raise data_loss(f"{len(found.damaged)} damaged: {how} the images above again")
 
 
 def _say(error: Exception, code: int) -> int:

@@ -39,7 +39,8 @@ from agent.images.saving import SavedImage, SavedLayer
 from agent.images.settings import RegistrySettings
 from agent.images.shelf import LocalShelf
 
-_TICK = 0.1
+_TICK = 0.1  # seconds
+_END = 10.0
 _T = TypeVar("_T")
 
 
@@ -330,6 +331,7 @@ def followed(
         _forward(lines, progress, gone)
     except BaseException:
         cancel.cancel()
+        thread.join(_END)  # what it had begun is taken back when this returns
         raise
     thread.join()
     if errors:
