@@ -105,7 +105,7 @@ _CONTAINERS: Final = (
     _change("POST", "/containers/{id}/pause", containers.pause),
     _change("POST", "/containers/{id}/unpause", containers.unpause),
     _change("POST", "/containers/{id}/attach", attached.attach),
-    _later("GET", "/containers/{id}/attach/ws", "attaching by WebSocket"),
+    _change("GET", "/containers/{id}/attach/ws", attached.attach_websocket),
     Row("POST", "/containers/{id}/wait", containers.wait),
     _change("DELETE", "/containers/{id}", containers.remove),
     Row("HEAD", "/containers/{id}/archive", files.stat),

@@ -148,7 +148,8 @@ class Rotator:
         if limits is None:
             return
         try:
-            if os.stat(self._paths.log(container_id)).st_size < limits.size:
+            # A little early: what is written until conmon has changed over belongs to the old file.
+            if os.stat(self._paths.log(container_id)).st_size < limits.size - limits.size // 16:
                 return
             if rotate(self._paths.log_dir(container_id), limits):
                 self._tell(container_id)

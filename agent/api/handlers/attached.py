@@ -9,8 +9,10 @@ from agent.api.call import Api, Call
 from agent.api.schema.fields import not_served
 from agent.api.schema.times import timestamp
 from agent.api.version import Version
+from agent.api.websocket import WebSocketDuplex
 from agent.engine.model import LogQuery
 from agent.errors import invalid
+from agent.wire import websocket
 from agent.wire.detach import parse_detach_keys
 from agent.wire.http import MULTIPLEXED_STREAM, RAW_STREAM, Answer, Hijack, Stream
 
@@ -40,6 +42,35 @@ def attach(api: Api, call: Call) -> Answer:
         detach_keys=keys,
         stdin=request.stdin and request.stream,
     )
+
+
+TEXT_FRAMES_UNTIL: Final[Version] = (1, 28)
+
+
+def attach_websocket(api: Api, call: Call) -> Answer:
+    """The streams are not told apart on it, as with Docker Engine."""
+    query, headers = call.query, call.request.headers
+    if headers.get("upgrade").lower() != "websocket" or not call.request.wants_upgrade:
+        raise invalid("the client is not using the websocket protocol")
+    if headers.get("sec-websocket-version") != "13":
+        raise invalid("unsupported websocket version, only 13 is")
+    try:
+        accept = websocket.accept(headers.get("sec-websocket-key"))
+    except websocket.WebSocketError as error:
+        raise invalid(str(error)) from error
+    request = AttachRequest(
+        stdin=query.flag("stdin"),
+        stdout=query.flag("stdout"),
+        stderr=query.flag("stderr"),
+        stream=query.flag("stream"),
+        logs=query.flag("logs"),
+    )
+    inner = api.backend.containers.attach(call.id, request)
+    duplex = WebSocketDuplex(
+        inner, stdin=request.stdin and request.stream, text=call.version < TEXT_FRAMES_UNTIL
+    )
+    accepted = (("Sec-WebSocket-Accept", accept),)
+    return Hijack(duplex, content_type=RAW_STREAM, detach_keys=b"", headers=accepted)
 
 
 def _tail(text: str) -> int | None:

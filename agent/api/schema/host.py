@@ -148,12 +148,9 @@ def _network_mode(value: object, where: str) -> str:
 def _mode_of(*allowed: str) -> Reader:
     def read(value: object, where: str) -> str:
         mode = text(value, where)
-        if mode in allowed:
+        joins = mode.startswith("container:") and len(mode) > len("container:")
+        if (mode in allowed and mode != "container:") or (joins and "container:" in allowed):
             return mode
-        if mode.startswith("container:") and "container:" in allowed:
-            if mode.removeprefix("container:"):
-                return mode
-            raise invalid(f"invalid {where.rpartition('.')[2]}: {printable(mode)}")
         raise invalid(f"invalid {where.rpartition('.')[2]}: {printable(mode)}")
 
     return read
