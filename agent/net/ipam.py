@@ -1,7 +1,8 @@
 """Addresses of one subnet: who has which, and which is next.  Pure.
 
-Order is docker's: the next free address after the last one given, so that an address rests as
-long as possible before someone else has it (peers' ARP caches and half-open connections expire).
+Order is docker's: the lowest free address.  A container that is restarted, or recreated by
+Compose, thus mostly keeps its address, on which proxies rely that look up their upstreams once.
+Peers' ARP caches stay right, because MAC addresses are made from addresses.
 """
 
 from __future__ import annotations
@@ -50,19 +51,15 @@ class AddressPool:
         self._kept = frozenset(int(one) for one in reserved)
         if gateway is not None:
             self._kept |= {int(gateway)}
-        start = int(gateway) if gateway is not None else self._first - 1
-        self._last = start if self._first <= start < self._first + self._count else self._first - 1
         self._taken: dict[int, str] = {}
+        self._free_from = self._first  # nothing below is free
 
     def take(self, owner: str) -> Address:
-        """The next free address.  Raises INTERNAL, docker's text, when all are taken."""
-        start = self._last + 1 - self._first
-        # No more steps than addresses that may be in the way: an IPv6 subnet has 2^64.
-        for step in range(min(self._count, len(self._taken) + len(self._kept) + 1)):
-            candidate = self._first + (start + step) % self._count
+        """The lowest free address.  Raises INTERNAL, docker's text, when all are taken."""
+        for candidate in range(self._free_from, self._first + self._count):
             if candidate not in self._kept and candidate not in self._taken:
                 self._taken[candidate] = owner
-                self._last = candidate
+                self._free_from = candidate + 1
                 return self._address(candidate)
         raise EngineError(
             Kind.INTERNAL,
@@ -84,6 +81,7 @@ class AddressPool:
         """Idempotent; an address that has another owner by now stays with it."""
         if self._taken.get(int(address)) == owner:
             del self._taken[int(address)]
+            self._free_from = max(self._first, min(self._free_from, int(address)))
 
     def owner(self, address: Address) -> str | None:
         return self._taken.get(int(address))

@@ -14,7 +14,7 @@ SMALL = IPv4Network("10.0.0.0/29")
 GATEWAY = IPv4Address("10.0.0.1")
 
 
-def test_next_after_last_and_full() -> None:
+def test_lowest_free_and_full() -> None:
     pool = AddressPool(SMALL, GATEWAY)
     assert [str(pool.take("x")) for _ in range(5)] == [f"10.0.0.{last}" for last in range(2, 7)]
     with pytest.raises(EngineError, match="no available IPv4 addresses"):
@@ -24,11 +24,18 @@ def test_next_after_last_and_full() -> None:
     assert str(pool.take("z")) == "10.0.0.3"
 
 
-def test_an_address_rests_before_it_is_given_again() -> None:
+def test_an_address_given_back_is_the_next_one_given() -> None:
+    """Docker's order: what is restarted or recreated keeps its address."""
     pool = AddressPool(IPv4Network("172.17.0.0/16"), IPv4Address("172.17.0.1"))
-    first = pool.take("a")
+    first, second, third = (pool.take(one) for one in "abc")
+    pool.give_back(second, "b")
     pool.give_back(first, "a")
-    assert pool.take("b") != first
+    assert [pool.take("d"), pool.take("e")] == [first, second]
+    assert pool.take("f") == third + 1
+    outside = AddressPool(SMALL, GATEWAY, within=IPv4Network("10.0.0.4/30"))
+    assert outside.claim(IPv4Address("10.0.0.2"), "a")
+    outside.give_back(IPv4Address("10.0.0.2"), "a")
+    assert str(outside.take("b")) == "10.0.0.4"
 
 
 def test_claim() -> None:
