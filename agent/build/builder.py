@@ -69,6 +69,8 @@ class DockerBuilder:
         self, request: BuildRequest, body: BodyReader, output: BuildOutput, gone: Gone, home: str
     ) -> str:
         names = [split_tag(one) for one in request.tags]
+        for repo, tag in names:
+            self._world.layers.check_tag(repo, tag)
         folder = os.path.join(home, "context")
         os.mkdir(folder, 0o755)
         found = context.load(request, body, self._world.layers, folder, gone)

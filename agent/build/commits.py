@@ -26,6 +26,9 @@ def commit(
 ) -> str:
     """The container's upper directory is copied, since the container keeps it; the copy is moved
     into place.  The image's id."""
+    tags = [(request.repo, request.tag or "latest")] if request.repo else []
+    for repo, tag in tags:
+        world.layers.check_tag(repo, tag)
     base = drafts.load(world.layers.document(container.image_id), container.image_id)
     changed = change(base_with(base, container.config), request.changes)
     changed = overridden(changed, request.overrides)
@@ -45,7 +48,6 @@ def commit(
         if not made.platform[1]:
             made = dataclasses.replace(made, platform=host)
         done = made.step(created_by, world.now(), diff_id, request.comment)
-        tags = [(request.repo, request.tag or "latest")] if request.repo else []
         return world.layers.record(done.raw, tags).id
     finally:
         world.layers.release(held)

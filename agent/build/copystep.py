@@ -87,7 +87,7 @@ def _opened(folder: str) -> Iterator[int]:
 
 def _copy(stage: StageState, one: Copy, root: int, *, context: bool) -> None:
     verb = "ADD" if one.add else "COPY"
-    words = stage.words(one.sources) if one.sources else []
+    words = [stage.word(word) for word in one.sources]
     remote = [word for word in words if one.add and _is_remote(word)]
     local = [word for word in words if word not in remote]
     found: list[tuple[int, Item, bool]] = []  # (root, item, whether an archive is unpacked)
@@ -148,9 +148,8 @@ def _perform(stage: StageState, plan: Plan, found: Sequence[tuple[int, Item, boo
     flags = f"--chown={plan.chown} " if plan.chown else ""
     flags += f"--chmod={plan.chmod:o} " if plan.chmod is not None else ""
     shell = " ".join(stage.draft.shell())
-    target = plan.target if plan.target == "/" else plan.target.rstrip("/")
-    created_by = f"{shell} #(nop) {plan.verb} {flags}{digest} in {target} "
-    stage.step(created_by, stage.draft, lambda: _layer(stage, plan, found), plan.target)
+    created_by = f"{shell} #(nop) {plan.verb} {flags}{digest} in {plan.target} "
+    stage.step(created_by, stage.draft, lambda: _layer(stage, plan, found))
 
 
 def _digest(build: Build, plan: Plan, found: Sequence[tuple[int, Item, bool]]) -> str:

@@ -112,6 +112,10 @@ class Layers(Protocol):
         """The image's configuration, as stored."""
         ...
 
+    def check_tag(self, repo: str, tag: str) -> None:
+        """INVALID when no image can have that name."""
+        ...
+
     def has(self, diff_ids: Sequence[str]) -> bool: ...
 
     def hold(self, diff_ids: Sequence[str]) -> None:

@@ -40,6 +40,9 @@ class BuildLayers:
         self._shelf.image(image_id)
         return self._disk.document(image_id)
 
+    def check_tag(self, repo: str, tag: str) -> None:
+        reference.with_tag(repo, tag)
+
     def has(self, diff_ids: Sequence[str]) -> bool:
         return all(self._shelf.has_layer(one) for one in diff_ids)
 

@@ -224,6 +224,13 @@ class Engine:
             position += 8 + size
         return out.decode(errors="replace")
 
+    def shell(self, container: str, command: str) -> int:
+        """Exit code of a shell command in a running container."""
+        asked = {"Cmd": ["sh", "-c", command], "AttachStdout": True}
+        made = self.json("POST", f"/containers/{container}/exec", asked)["Id"]
+        self.ask("POST", f"/exec/{made}/start", b'{"Detach": false}')
+        return int(self.json("GET", f"/exec/{made}/json")["ExitCode"])
+
     def leftovers(self) -> dict[str, object]:
         """What a build must not leave behind."""
         mounts = Path("/proc/self/mountinfo").read_text().count(str(self.folder))
