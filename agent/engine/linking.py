@@ -13,7 +13,7 @@ from agent.engine.book import Book
 from agent.engine.hostsfile import is_hostname
 from agent.engine.lifecycle import live
 from agent.engine.model import Container, Endpoint, HostConfig
-from agent.errors import conflict, invalid
+from agent.errors import EngineError, conflict, invalid
 
 _NOT_LINKED = frozenset({"HOME", "PATH"})
 
@@ -37,7 +37,7 @@ def split(entry: str) -> tuple[str, str]:
 
 
 def validate(host: HostConfig, book: Book) -> HostConfig:
-    """At create: the links' targets by name.  Raises NOT_FOUND, INVALID."""
+    """At create: the links' targets by name.  Raises INVALID."""
     if not host.links:
         return host
     if publishing.mode(host.network_mode) in {"host", "container", "none"}:
@@ -49,9 +49,17 @@ def validate(host: HostConfig, book: Book) -> HostConfig:
     for entry in host.links:
         target, alias = split(entry)
         if publishing.mode(host.network_mode) == "bridge":
-            target = book.find(target).name
+            target = _target(target, book).name
         found.append(f"{target}:{alias}")
     return dataclasses.replace(host, links=tuple(found))
+
+
+def _target(name: str, book: Book) -> Container:
+    """INVALID: with NOT_FOUND the docker CLI would pull the image and try again (moby 39823)."""
+    try:
+        return book.find(name)
+    except EngineError as error:
+        raise invalid(f"could not get container for {name}: {error.message}") from error
 
 
 def resolve(container: Container, book: Book) -> tuple[Link, ...]:
