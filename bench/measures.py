@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from bench.builds import copy_large, ten_steps_cached, ten_steps_cold
 from bench.client import Api, ApiError, create, pull
 from bench.engines import Engine
 
@@ -277,6 +278,9 @@ MEASURES: tuple[Measure, ...] = (
     Measure("pull one large layer", pull_of("large", "latest"), rounds=3),
     Measure("pull five layers, gzip", pull_of("layers", "latest"), rounds=3),
     Measure("pull five layers, zstd", pull_of("layers", "zstd"), rounds=3),
+    Measure("build of ten steps, cold", ten_steps_cold, rounds=5),
+    Measure("build of ten steps, cached", ten_steps_cached, rounds=5),
+    Measure("build with a COPY of 50 MB", copy_large, rounds=5),
     Measure("log lines written", write_logs, "lines/s", "higher", 3),
     Measure("GET logs", read_logs, "MB/s", "higher", 3),
     Measure("published port", port_throughput, "MB/s", "higher", 3),
