@@ -6,6 +6,7 @@ Specification: Docker Engine API v1.51.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -107,11 +108,19 @@ class Engine:
         query: Mapping[str, object] | None = None,
         body: object = None,
         headers: Mapping[str, str] | None = None,
+        upload: Iterator[bytes] | None = None,
     ) -> Response:
-        """One request.  `body` is sent as JSON.  Close the response (or use `with`)."""
+        """One request.  `body` is sent as JSON, `upload` as an archive, piece by piece.
+
+        Close the response (or use `with`).
+        """
         exchange = _Exchange(connect(self.target))
         try:
-            status, heads = exchange.request(method, _url(path, query), body, headers or {})
+            if upload is not None:
+                exchange.upload(method, _url(path, query), upload, headers or {})
+                status, heads = exchange.answer()
+            else:
+                status, heads = exchange.request(method, _url(path, query), body, headers or {})
             response = Response(status, heads, exchange)
             _check(status, response.chunks())
         except BaseException:
@@ -167,7 +176,32 @@ class _Exchange:
         if data:
             parts.append(self._http.send(h11.Data(data=data)))
         parts.append(self._http.send(h11.EndOfMessage()))
-        self.stream.send(b"".join(part for part in parts if part))
+        with contextlib.suppress(OSError):  # what can still be read says why
+            self.stream.send(b"".join(part for part in parts if part))
+        return self.answer()
+
+    def upload(
+        self, method: str, target: str, pieces: Iterator[bytes], extra: Mapping[str, str]
+    ) -> None:
+        """Send a request whose body is an archive; a refusal may come before its end."""
+        headers = [("Host", "docker"), ("User-Agent", "machine"), *extra.items()]
+        headers += [("Content-Type", "application/x-tar"), ("Transfer-Encoding", "chunked")]
+        self._send(h11.Request(method=method, target=target, headers=headers))
+        for piece in pieces:
+            try:
+                self._send(h11.Data(data=piece))
+            except OSError:
+                return  # the answer says why
+        with contextlib.suppress(OSError):
+            self._send(h11.EndOfMessage())
+
+    def _send(self, event: h11.Event) -> None:
+        data = self._http.send(event)
+        if data:
+            self.stream.send(data)
+
+    def answer(self) -> tuple[int, dict[str, str]]:
+        """The answer's status and headers."""
         while True:
             event = self._next()
             if isinstance(event, h11.InformationalResponse) and event.status_code != 101:
@@ -189,9 +223,10 @@ class _Exchange:
             try:
                 self._http.receive_data(self.stream.recv())
             except OSError as error:
-                raise MachineError(f"Lost the connection to the engine: {error}") from error
+                raise _lost(error) from error
 
     def body(self) -> Iterator[bytes]:
+        """The answer's bytes as they come. Raises MachineError when they end too early."""
         while True:
             event = self._next()
             if isinstance(event, h11.Data):
@@ -208,11 +243,13 @@ class _Exchange:
 
 
 def _url(path: str, query: Mapping[str, object] | None) -> str:
-    words = {}
+    words: list[tuple[str, str]] = []
     for name, value in (query or {}).items():
-        if value is None or value is False or value == "":
-            continue
-        words[name] = "1" if value is True else str(value)
+        words += [
+            (name, "1" if one is True else str(one))
+            for one in (value if isinstance(value, tuple) else (value,))
+            if one is not None and one is not False and one != ""
+        ]
     return f"/v{API_VERSION}{quote(path, safe='/:@')}" + (f"?{urlencode(words)}" if words else "")
 
 
@@ -278,14 +315,25 @@ def _connect_tls(host: str, port: int, certs: Path, target: Target) -> Stream:
         stream = TlsStream(sock, context, host)
     except (ssl.SSLError, OSError) as error:
         sock.close()
-        raise MachineError(
-            f"Error checking TLS connection to {target.url}",
-            details=_reason(error),
-            hint="The certificates and the host don't match. You can attempt to regenerate them "
-            f"using `machine regenerate-certs {target.machine or 'NAME'}`.",
-        ) from error
+        raise _mistrusted(f" to {target.url}", error, target.machine or "NAME") from error
     sock.settimeout(None)
     return stream
+
+
+def _mistrusted(where: str, error: OSError, machine: str) -> MachineError:
+    return MachineError(
+        f"Error checking TLS connection{where}",
+        details=_reason(error),
+        hint="The certificates and the host don't match. You can attempt to regenerate them "
+        f"using `machine regenerate-certs {machine}`.",
+    )
+
+
+def _lost(error: OSError) -> MachineError:
+    """With TLS 1.3 a refused client certificate shows up in the first read, not in the handshake."""
+    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+        return _mistrusted("", error, "NAME")
+    return MachineError("Lost the connection to the engine", details=_reason(error))
 
 
 def _reason(error: OSError) -> str:
@@ -293,6 +341,8 @@ def _reason(error: OSError) -> str:
         return f"no answer within {CONNECT_TIMEOUT:.0f} s"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the host's certificate is not of this store: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).lower().replace("_", " ")
     return error.strerror or str(error)
 
 

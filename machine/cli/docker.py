@@ -15,6 +15,7 @@ from machine.errors import MachineError
 
 _C: Final = "machine.cli.containers"
 _I: Final = "machine.cli.images"
+_A: Final = "machine.cli.archives"
 _V: Final = "machine.cli.volumes"
 
 # docker's words -> where the command is.  Two words are a management command (`container ls`).
@@ -37,6 +38,13 @@ TABLE: Final[dict[str, str]] = {
     "container exec": f"{_C}:exec_",
     "container run": "machine.cli.run:run",
     "container create": "machine.cli.run:create",
+    **{verb: f"{_A}:{verb}" for verb in ("history", "load", "login", "logout", "push", "save")},
+    "import": f"{_A}:import_",
+    "search": f"{_A}:search",
+    **{f"image {verb}": f"{_A}:{verb}" for verb in ("history", "load", "push", "save")},
+    "image import": f"{_A}:import_",
+    "image prune": f"{_A}:image_prune",
+    **{verb: "machine.cli.build:build" for verb in ("build", "image build", "builder build")},
     "image ls": f"{_I}:images",
     "image list": f"{_I}:images",
     "image pull": f"{_I}:pull",
@@ -55,13 +63,13 @@ TABLE: Final[dict[str, str]] = {
 # The rest of docker's grammar: known, and said to be not served rather than unknown.
 NOT_SERVED: Final[dict[str, tuple[str, ...]]] = {
     "": (
-        *("build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context"),
-        *("cp", "diff", "export", "history", "import", "load", "login", "logout", "manifest"),
-        *("node", "plugin", "push", "save", "search", "secret", "service", "stack", "stats"),
+        *("buildx", "checkpoint", "commit", "compose", "config", "context"),
+        *("cp", "diff", "export", "manifest"),
+        *("node", "plugin", "secret", "service", "stack", "stats"),
         *("swarm", "top", "trust", "update"),
     ),
     "container ": ("commit", "cp", "diff", "export", "prune", "stats", "top", "update"),
-    "image ": ("build", "history", "import", "load", "prune", "push", "save"),
+    "image ": ("build",),
     "volume ": ("prune", "update"),
     "network ": ("connect", "create", "disconnect", "prune", "rm"),
     "system ": ("df", "prune", "dial-stdio"),

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import click
 
+from machine.cli.credentials import registry_header
 from machine.cli.grammar import DockerCommand
 from machine.cli.output import formatted, show_rows
 from machine.cli.session import Session
@@ -97,13 +98,18 @@ def _strings(value: object) -> list[str]:
 @click.command(cls=DockerCommand)
 @click.option("-q", "--quiet", is_flag=True, help="Suppress verbose output")
 @click.option("--platform", default="", help="Set platform if server is multi-platform capable")
-@click.option("-a", "--all-tags", is_flag=True, hidden=True)
+@click.option("-a", "--all-tags", is_flag=True, help="Download all tagged images")
 @click.argument("name")
 @click.pass_obj
 def pull(session: Session, quiet: bool, platform: str, all_tags: bool, name: str) -> None:
     """Download an image from a registry."""
     if all_tags:
-        raise MachineError("pull --all-tags is not served yet", hint="Pull each tag by its name.")
+        if "@" in name or ":" in name.rsplit("/", 1)[-1]:
+            raise MachineError("tag can't be used with --all-tags/-a")
+        client = engine(session)
+        pull_image(session, client, name, platform=platform, quiet=quiet, every=True)
+        session.say(name)
+        return
     if "@" not in name and ":" not in name.rsplit("/", 1)[-1] and not quiet:
         session.say("Using default tag: latest")
     pull_image(session, engine(session), name, platform=platform, quiet=quiet, to_stderr=False)
@@ -116,14 +122,25 @@ def _canonical(name: str) -> str:
 
 
 def pull_image(
-    session: Session, client: Engine, name: str, *, platform: str, quiet: bool, to_stderr: bool
+    session: Session,
+    client: Engine,
+    name: str,
+    *,
+    platform: str,
+    quiet: bool,
+    to_stderr: bool = False,
+    every: bool = False,
 ) -> None:
-    """POST /images/create with progress.  A failed pull is a MachineError with the engine's text."""
-    repository, tag = split_reference(name)
+    """POST /images/create with progress.  A failed pull is a MachineError with the engine's text.
+
+    `every`: all tags of the repository `name`.
+    """
+    repository, tag = (name, "") if every else split_reference(name)
     out = session.stderr if to_stderr else session.stdout
     show = Progress(out.isatty(), quiet=quiet, write=lambda text: print(text, file=out, flush=True))
     query = {"fromImage": repository, "tag": tag, "platform": platform}
-    with client.call("POST", "/images/create", query=query) as response:
+    headers = registry_header(session.env, name)
+    with client.call("POST", "/images/create", query=query, headers=headers) as response:
         for line in response.lines():
             if isinstance(line, dict):
                 if "error" in line:
