@@ -21,14 +21,16 @@ _log = logging.getLogger(__name__)
 class Bridge:
     """One bridge of the network namespace in which the calls are made.  Raises OSError.
 
-    `isolated`: its ports do not reach each other (icc=false), whatever br_netfilter does.
+    `isolated`: its ports do not reach each other (icc=false).  Where br_netfilter hands bridged
+    packets to the rules, these do it (and let published ports through, which the kernel then
+    bridges); elsewhere the ports themselves are isolated.
     """
 
     def __init__(self, name: str, mtu: int, mac: str, *, isolated: bool = False) -> None:
         self.name = name
         self._mtu = mtu
         self._mac = mac
-        self._isolated = isolated
+        self._apart = isolated
         self._index = 0
 
     def ensure(self, addresses: Sequence[Interface]) -> None:
@@ -59,6 +61,11 @@ class Bridge:
             changes.append(rtnetlink.set_mtu(link.index, self._mtu))
         changes.append(rtnetlink.set_up(link.index))
         return changes
+
+    @property
+    def _isolated(self) -> bool:
+        seen = all(sysctl.get(f"bridge/bridge-nf-call-{one}tables") == "1" for one in ("ip", "ip6"))
+        return self._apart and not seen
 
     def adopt(self, endpoints: Iterable[str]) -> None:
         """The live endpoints' cables are on the bridge; what looks like ours and is nobody's goes."""

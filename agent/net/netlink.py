@@ -169,6 +169,8 @@ class NetlinkSocket:
         The kernel goes on after a failing message; the first failure is raised as NetlinkError
         when all have been answered.
         """
+        if not requests:
+            return []  # the kernel has no word for an empty datagram but ENODATA
         first = self._sequence + 1
         self._sequence += len(requests)
         self._socket.sendall(

@@ -283,7 +283,9 @@ def _network_rules(plan: Plan, one: NetworkRules) -> dict[str, list[str]]:
         "raw": [
             f'iifname {{ "lo", {bridge} }} return',
             *(f"{_word(gateway)} daddr {gateway} return" for gateway in one.gateways),
-            "drop",
+            # Answers come to the container's own address where nothing is masqueraded: then it is
+            # to_KEY alone that keeps the rest out.
+            *(["drop"] * (one.masquerade or one.internal)),
         ],
         "from": [
             *closed,

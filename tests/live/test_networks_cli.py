@@ -14,9 +14,7 @@ def _web(box: Installed, name: str, *flags: str) -> str:
 
 
 def _fetch(box: Installed, inside: str, where: str) -> str:
-    loop = (
-        f"for i in 1 2 3 4 5 6 7 8; do wget -T 2 -qO- http://{where}/ && exit; usleep 50000; done"
-    )
+    loop = f"for i in 1 2 3 4 5 6 7 8; do timeout 2 wget -qO- http://{where}/ && exit; usleep 50000; done"
     return box.docker("exec", inside, "sh", "-c", loop, check=False).text
 
 
