@@ -1,0 +1,101 @@
+"""Health checks, as clients see them, and what hostile ones do (security.md 170)."""
+
+import json
+
+from tests.support.installed import Installed
+
+_QUICK = ["--health-interval", "200ms", "--health-retries", "2", "--health-timeout", "1s"]
+
+
+def health(box: Installed, name: str) -> dict[str, object]:
+    found = box.state(name)["Health"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_life(box: Installed) -> None:
+    box.docker(
+        "run", "-d", "--name", "one", "--health-cmd", "echo seen; test -f /ok", *_QUICK,
+        "busybox", "sleep", "1000",
+    )  # fmt: skip
+    assert health(box, "one")["Status"] == "starting"
+    box.wait(lambda: health(box, "one")["Status"] == "unhealthy", "unhealthy")
+    found = health(box, "one")
+    streak = found["FailingStreak"]
+    assert isinstance(streak, int)
+    assert streak >= 2
+    assert "(unhealthy)" in box.docker("ps", "--format", "{{.Status}}").text
+    box.docker("exec", "one", "touch", "/ok")
+    box.wait(lambda: health(box, "one")["Status"] == "healthy", "healthy")
+    assert box.docker("ps", "-q", "--filter", "health=healthy").lines
+    assert not box.docker("ps", "-q", "--filter", "health=none").lines
+    log = health(box, "one")["Log"]
+    assert isinstance(log, list)
+    assert len(log) <= 5
+    assert log[-1]["Output"] == "seen\n"
+    assert log[-1]["ExitCode"] == 0
+    box.docker("pause", "one")
+    box.docker("unpause", "one")
+    box.docker("stop", "-t", "0", "one")
+    assert health(box, "one")["Status"] == "unhealthy"
+    seen = box.docker("events", "--since", "1m", "--until", "0s", "--format", "{{json .}}").lines
+    actions = [json.loads(line)["Action"] for line in seen]
+    assert "health_status: unhealthy" in actions
+    assert "health_status: healthy" in actions
+
+
+def test_start_period_and_interval(box: Installed) -> None:
+    box.docker(
+        "run", "-d", "--name", "one", "--health-cmd", "exit 1", "--health-start-period", "2s",
+        "--health-start-interval", "100ms", "--health-interval", "300ms", "--health-retries", "1",
+        "busybox", "sleep", "1000",
+    )  # fmt: skip
+    box.wait(lambda: len(health(box, "one")["Log"]) >= 3, "several in the start period")  # type: ignore[arg-type]
+    assert health(box, "one")["FailingStreak"] == 0
+    box.wait(lambda: health(box, "one")["Status"] == "unhealthy", "after the start period")
+
+
+def test_none_and_mistakes(box: Installed) -> None:
+    box.docker("run", "-d", "--name", "one", "--no-healthcheck", "busybox", "sleep", "1000")
+    assert "Health" not in box.state("one")
+    answer = box.api(
+        "POST", "/containers/create", {"Image": "busybox", "Healthcheck": {"Interval": 5}}
+    )
+    assert answer.status == 400
+    assert answer.message == "Interval in Healthcheck cannot be less than 1ms"
+
+
+def test_case_170_checks_that_hang_flood_and_fork(box: Installed) -> None:
+    """Killed with their children; 4 KiB and 5 results are kept."""
+    short = ["--health-interval", "200ms", "--health-timeout", "500ms", "--health-retries", "1"]
+    hang = "sleep 777 & (sleep 778 & sleep 779) & sleep 780"
+    box.docker(
+        "run", "-d", "--name", "hang", "--health-cmd", hang, *short, "busybox", "sleep", "999"
+    )
+    box.docker(
+        "run", "-d", "--name", "flood", "--health-cmd", "yes", *short, "busybox", "sleep", "999"
+    )
+    box.wait(lambda: len(health(box, "hang")["Log"]) == 5, "five results")  # type: ignore[arg-type]
+    box.wait(lambda: len(health(box, "flood")["Log"]) == 5, "five results")  # type: ignore[arg-type]
+    log = health(box, "hang")["Log"]
+    assert isinstance(log, list)
+    assert log[0]["ExitCode"] == -1
+    assert log[0]["Output"].startswith("Health check exceeded timeout (500ms)")
+    flood = health(box, "flood")["Log"]
+    assert isinstance(flood, list)
+    assert all(len(one["Output"]) < 4096 + 64 for one in flood)
+    processes = [line for line in box.docker("top", "hang").lines if "sleep 77" in line]
+    assert len(processes) <= 4  # those of the check that runs now
+
+
+def test_health_over_an_agent_restart(box: Installed) -> None:
+    box.docker(
+        "run", "-d", "--name", "one", "--health-cmd", "true", *_QUICK, "busybox", "sleep", "1000"
+    )
+    box.wait(lambda: health(box, "one")["Status"] == "healthy", "healthy")
+    before = box.agent_pid()
+    box.host.run("kill", "-9", str(before))
+    box.restart_wait(before)
+    assert health(box, "one")["Status"] == "healthy"
+    end = health(box, "one")["Log"][-1]["End"]  # type: ignore[index]
+    box.wait(lambda: health(box, "one")["Log"][-1]["End"] > end, "it goes on")  # type: ignore[index,operator]
