@@ -67,15 +67,28 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def ssh_connector(session: Session) -> SshConnect:
-    """Logs in by paramiko, which is imported at the first connection; asks for passphrases."""
+def passphrases(
+    session: Session, read_secret: Callable[[str], str] = getpass.getpass
+) -> Callable[[str], str | None]:
+    """path of a key -> its passphrase; None when there is no terminal to ask on."""
     asking = threading.Lock()  # one question at a time
+    answers: dict[str, str] = {}  # a command may connect several times, and asks once
 
     def ask(path: str) -> str | None:
         if not session.stdin.isatty():
             return None
         with asking:
-            return getpass.getpass(f"Passphrase for {path}: ")
+            if path not in answers:
+                session.close()  # a live line would be drawn over the question
+                answers[path] = read_secret(f"Passphrase for {path}: ")
+            return answers[path]
+
+    return ask
+
+
+def ssh_connector(session: Session) -> SshConnect:
+    """Logs in by paramiko, which is imported at the first connection; asks for passphrases."""
+    ask = passphrases(session)
 
     def connect(
         endpoint: SshEndpoint, known: KnownHost, first: Callable[[HostKey], None]
