@@ -141,6 +141,7 @@ def ours(lab: Lab, mirror: str) -> Engine:
         "run": "/run/machine",
         "unix_socket": "/run/machine/docker.sock",
         "registry_mirrors": [mirror],
+        "insecure_registries": [mirror.removeprefix("http://")],
     }
     (place / "agent.json").write_text(json.dumps(config))
     inside = "/var/lib/machine/bench"

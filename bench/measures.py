@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from bench.archives import load_large, push_large, remove_layers, save_large
 from bench.builds import copy_large, ten_steps_cached, ten_steps_cold
 from bench.client import Api, ApiError, create, pull
 from bench.engines import Engine
@@ -278,6 +279,10 @@ MEASURES: tuple[Measure, ...] = (
     Measure("pull one large layer", pull_of("large", "latest"), rounds=3),
     Measure("pull five layers, gzip", pull_of("layers", "latest"), rounds=3),
     Measure("pull five layers, zstd", pull_of("layers", "zstd"), rounds=3),
+    Measure("remove an image of five layers", remove_layers, rounds=3),
+    Measure("load of 100 MB", load_large, rounds=5),
+    Measure("save of 100 MB", save_large, rounds=5),
+    Measure("push of 100 MB", push_large, rounds=3),
     Measure("build of ten steps, cold", ten_steps_cold, rounds=5),
     Measure("build of ten steps, cached", ten_steps_cached, rounds=5),
     Measure("build with a COPY of 50 MB", copy_large, rounds=5),
