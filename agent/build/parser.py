@@ -111,7 +111,7 @@ def _read_directives(lines: _Lines) -> None:
 
 def _read_nodes(lines: _Lines, escape: str) -> list[Node]:
     token = re.escape(escape)
-    continued = re.compile(rf"([^{token}])?{token}[ \t]*\Z")
+    continued = re.compile(rf"(?:^|[^{token}]){token}[ \t]*\Z")
     nodes: list[Node] = []
     while lines.at < len(lines.lines):
         first = lines.at + 1
