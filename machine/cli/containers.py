@@ -53,7 +53,8 @@ def ps(
         size=size,
         filters=filter_map(filters),
     )
-    rows = [_row(item, no_trunc=no_trunc) for item in found if isinstance(item, dict)]  # type: ignore[attr-defined]
+    listed = found if isinstance(found, list) else []
+    rows = [_row(item, no_trunc=no_trunc) for item in listed]
     if quiet:
         for row in rows:
             session.say(row["ID"])
@@ -122,7 +123,8 @@ def logs(
         "until": moment(until),
     }
     path = f"/containers/{container}"
-    tty = _inspect(client, container)["Config"]["Tty"]  # type: ignore[index]
+    config = _inspect(client, container)["Config"]
+    tty = isinstance(config, dict) and config["Tty"]
     with client.call("GET", f"{path}/logs", query=query) as response:
         terminal.show_logs(response.chunks(), multiplexed=not tty)
 
@@ -185,7 +187,9 @@ def exec_(session: Session, /, container: str, command: tuple[str, ...], **given
         "ConsoleSize": terminal.size() if tty else None,
     }
     created = client.post(f"/containers/{container}/exec", body)
-    path = f"/exec/{created['Id']}"  # type: ignore[index]
+    if not isinstance(created, dict):
+        raise MachineError("The engine's answer to exec has no id")
+    path = f"/exec/{created['Id']}"
     if detach:
         client.post(f"{path}/start", {"Detach": True, "Tty": tty})
         return 0
