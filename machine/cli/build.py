@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -99,8 +99,10 @@ def build(
 
 
 def _stdin(session: Session) -> bytes:
-    source = getattr(session.stdin, "buffer", None)
-    return bytes(source.read()) if source is not None else session.stdin.read().encode()
+    if isinstance(session.stdin, io.TextIOWrapper):
+        raw: bytes = session.stdin.buffer.read()
+        return raw
+    return session.stdin.read().encode()
 
 
 def _pairs(words: Iterable[str]) -> dict[str, str]:
@@ -129,9 +131,8 @@ def size(text: str) -> int | str:
 
 def _show(session: Session, response: Response, *, quiet: bool) -> None:
     out = session.stdout
-    write = click.get_text_stream("stdout") if out is sys.stdout else out
     progress = Progress(
-        out.isatty(), quiet=quiet, write=lambda text: print(text, file=write, flush=True)
+        out.isatty(), quiet=quiet, write=lambda text: print(text, file=out, flush=True)
     )
     for line in response.lines():
         if not isinstance(line, dict):
@@ -142,6 +143,6 @@ def _show(session: Session, response: Response, *, quiet: bool) -> None:
             status = code if isinstance(code, int) and 0 < code < 256 else 1
             raise MachineError(str(line["error"]), exit_code=status)
         if "stream" in line:
-            print(line["stream"], end="", file=write, flush=True)
+            print(line["stream"], end="", file=out, flush=True)
         elif "status" in line:
             progress.line(line)

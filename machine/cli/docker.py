@@ -44,7 +44,7 @@ TABLE: Final[dict[str, str]] = {
     **{f"image {verb}": f"{_A}:{verb}" for verb in ("history", "load", "push", "save")},
     "image import": f"{_A}:import_",
     "image prune": f"{_A}:image_prune",
-    **{verb: "machine.cli.build:build" for verb in ("build", "image build", "builder build")},
+    **dict.fromkeys(("build", "image build", "builder build"), "machine.cli.build:build"),
     "image ls": f"{_I}:images",
     "image list": f"{_I}:images",
     "image pull": f"{_I}:pull",
