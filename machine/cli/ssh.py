@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +123,8 @@ def place(session: Session, text: str) -> tuple[MachineRecord | None, str]:
     head, colon, path = text.partition(":")
     user, at, name = head.rpartition("@")
     if not colon or "/" in head or (len(head) == 1 and path.startswith("\\")):
-        return None, text if not colon or "/" in head else f"./{text}"
+        plain = not colon or "/" in head or sys.platform == "win32"
+        return None, text if plain else f"./{text}"  # scp elsewhere would look for a host C
     if name == "localhost":
         return None, path
     record = session.store.load(name)

@@ -39,6 +39,13 @@ def test_generic_is_imported() -> None:
     assert _decode(GENERIC).uuid == record.uuid
 
 
+def test_the_stores_own_copy_of_a_key_comes_first() -> None:
+    """SSHKey says where the key was copied from, perhaps years ago on another computer."""
+    driver = {"IPAddress": "192.0.2.1", "SSHKey": "/gone/id", "SSHKeyPath": "/store/old/id"}
+    doc = {"ConfigVersion": 3, "DriverName": "generic", "Driver": driver}
+    assert legacy.decode(doc, "old").driver_options["ssh-key"] == "/store/old/id"
+
+
 def test_other_drivers_are_shown() -> None:
     record = _decode({**GENERIC, "DriverName": "digitalocean"})
     assert (record.driver, record.imported) == ("digitalocean", True)
