@@ -313,7 +313,10 @@ class OciRuntime:
             identity = users.look_up(root_fd, user, container.host_config.group_add)
         finally:
             os.close(root_fd)
-        document = spec.exec_process(container, config, identity, self._facts, found.hostname)
+        limits = self.settings.default_ulimits
+        document = spec.exec_process(
+            container, config, identity, self._facts, found.hostname, limits
+        )
         plan = execs.ExecPlan(
             folder=f"{self.paths.execs}/{exec_id}",
             command=(self._program, "--root", self.paths.state),

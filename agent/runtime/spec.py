@@ -149,9 +149,15 @@ def _process(launch: Launch, resolved: Resolved, facts: HostFacts, security: Sec
         "noNewPrivileges": security.no_new_privileges,
         "oomScoreAdj": host.oom_score_adj,
     }
-    limits = {limit.name: limit for limit in (*resolved.ulimits, *host.resources.ulimits)}
-    if limits:
-        process["rlimits"] = [
+    return process | _rlimits(resolved.ulimits, host.resources.ulimits)
+
+
+def _rlimits(defaults: Sequence[Ulimit], own: Sequence[Ulimit]) -> Document:
+    limits = {limit.name: limit for limit in (*defaults, *own)}
+    if not limits:
+        return {}
+    return {
+        "rlimits": [
             {
                 "type": f"RLIMIT_{limit.name.upper()}",
                 "soft": _limit(limit.soft),
@@ -159,7 +165,7 @@ def _process(launch: Launch, resolved: Resolved, facts: HostFacts, security: Sec
             }
             for limit in limits.values()
         ]
-    return process
+    }
 
 
 def _limit(value: int) -> int:
@@ -302,8 +308,10 @@ def exec_process(
     identity: Identity,
     facts: HostFacts,
     hostname: str,
+    ulimits: Sequence[Ulimit] = (),
 ) -> Document:
-    """The runtime-spec process object of an exec: the container's, with the exec's own parts."""
+    """The runtime-spec process object of an exec: the container's, with the exec's own parts.
+    `ulimits` are the agent's defaults."""
     host = container.host_config
     privileged = config.privileged or host.privileged
     bounding = capabilities.resolve(
@@ -320,6 +328,8 @@ def exec_process(
         "cwd": working_directory(config.working_dir or container.config.working_dir),
         "capabilities": capability_sets(identity.uid, bounding),
         "noNewPrivileges": security_options(host.security_opt).no_new_privileges,
+        # crun, unlike runc, does not take the container's own
+        **_rlimits(ulimits, host.resources.ulimits),
         **_console(config.console_size, tty=config.tty),
     }
 

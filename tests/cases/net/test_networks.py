@@ -450,10 +450,14 @@ def test_restarted_ones_find_their_address_free(world: World) -> None:
     box, peer = join(world, "named"), join(world, "named")
     before = box.endpoint
     assert before is not None
+    network = network_of(world)
+
+    def again() -> tuple[Endpoint, ...]:
+        return network.reserve(box.id, (), [EndpointRequest("named")])
+
     for _ in range(3):
         world.release(box)
-        network, again = network_of(world), [EndpointRequest("named")]
-        box.endpoint = world.worker.do(lambda n=network, a=again: n.reserve(box.id, (), a))[0]
+        box.endpoint = world.worker.do(again)[0]
         assert box.endpoint.address == before.address
         world.connect(box)
     assert peer.endpoint is not None

@@ -215,3 +215,11 @@ def test_exec_process_takes_the_containers_and_its_own_environment():
     env = document["env"]
     assert isinstance(env, list)
     assert {"A=1", "B=3", "TERM=xterm", "HOME=/root"} <= set(env)
+    assert "rlimits" not in document
+    limited = launch(HostConfig(resources=Resources(ulimits=(Ulimit("nofile", 1, 2),)))).container
+    defaults = (Ulimit("nofile", 9, 9), Ulimit("core", 0, 0))
+    again = spec.exec_process(limited, ExecConfig(("id",)), ROOT, FACTS, "web1", defaults)
+    assert again["rlimits"] == [
+        {"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+    ]
