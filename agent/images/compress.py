@@ -1,7 +1,8 @@
 """gzip on several cores, the same bytes every time: for the layers that push sends.
 
 One gzip member made of blocks that were deflated apart (as pigz -i does), level 1: a push waits for
-this more than for anything else.  A block whose first bytes hardly shrink is stored as it is.
+this more than for anything else.  A part whose first bytes hardly shrink is stored: deflating
+what is compressed already would take most of the time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 _BLOCK = 1 << 20
 _AHEAD = 6  # blocks being deflated or waiting
-_PROBE = 64 << 10
+_PART = 128 << 10
+_PROBE = 8 << 10
 _LEVEL = 1
 _HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
@@ -52,7 +54,12 @@ def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _deflated(block: bytes) -> bytes:
-    probe = block[:_PROBE]
+    parts = (block[start : start + _PART] for start in range(0, len(block), _PART))
+    return b"".join(_part(part) for part in parts)
+
+
+def _part(part: bytes) -> bytes:
+    probe = part[:_PROBE]
     level = _LEVEL if len(zlib.compress(probe, _LEVEL)) < len(probe) * 0.97 else 0
     deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
-    return deflate.compress(block) + deflate.flush(zlib.Z_FULL_FLUSH)
+    return deflate.compress(part) + deflate.flush(zlib.Z_FULL_FLUSH)

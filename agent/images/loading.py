@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from datetime import UTC, datetime
 
 from agent.engine.model import Image, Progress
@@ -11,6 +12,7 @@ from agent.engine.transfers import ImportRequest
 from agent.errors import EngineError, invalid, not_found
 from agent.images import archive, reference
 from agent.images import digest as digests
+from agent.images.ahead import Ahead
 from agent.images.archive import ArchivedImage, ArchivedLayer
 from agent.images.building import BuildLayers
 from agent.images.cancel import Cancellation
@@ -59,19 +61,29 @@ class Loader:
         """Read the archive, check it all, unpack, then let the images appear."""
         folder = self._disk.stage_layer()
         try:
-            spool = Spool(folder, self._cancel, self._limits.reserve_bytes)
-            spool.fill(read)
-            images = _chosen(archive.images(spool), platform)
-            held = tuple({layer.diff_id for image in images for layer in image.layers})
-            self._shelf.hold(held)
-            try:
-                self._layers(layer for image in images for layer in image.layers)
-                self._cancel.check()
-                return [self._record(image) for image in images]
-            finally:
-                self._builds.release(held)  # what a failed load brought goes again
+            with closing(Ahead(self._disk, self._shelf, self._limits)) as ahead:
+                spool = Spool(folder, self._cancel, self._limits.reserve_bytes, ahead.begun)
+                spool.fill(read)
+                images = _chosen(archive.images(spool), platform)
+                return self._appear(images, ahead)
         finally:
             self._disk.discard(folder)
+
+    def _appear(self, images: list[ArchivedImage], ahead: Ahead) -> list[Image]:
+        layers = [layer for image in images for layer in image.layers]
+        held = tuple({layer.diff_id for layer in layers})
+        self._shelf.hold(held)
+        try:
+            for layer in layers:
+                if ahead.claim(layer.file, layer.diff_id, self._cancel) and not self._quiet:
+                    size = layer.file.size
+                    short = digests.short(layer.diff_id)
+                    self._say(Progress("Loading layer", short, size, size))
+            self._layers(layers)
+            self._cancel.check()
+            return [self._record(image) for image in images]
+        finally:
+            self._builds.release(held)  # what a failed load brought goes again
 
     def _layers(self, layers: Iterable[ArchivedLayer]) -> None:
         wanted: dict[str, LayerTask] = {}

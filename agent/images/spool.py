@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import posixpath
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from agent.errors import invalid, no_space
 from agent.images import decompress, tarheader
@@ -21,26 +21,52 @@ _PIECE = 1 << 20
 _MEMBERS = 20_000
 _NAME = 1024
 _HOPS = 8
+_HEAD = 512
 Read = Callable[[int], bytes]
 
 
-@dataclass(frozen=True)
 class Member:
-    """One file of the archive."""
+    """One file of the archive; it may be read while it is still being written."""
 
-    path: str
-    size: int
+    def __init__(self, path: str, size: int) -> None:
+        self.path = path
+        self.size = size
+        self._written = 0
+        self._changed = threading.Condition()
+
+    def grew(self, size: int) -> None:
+        """So many bytes more are there; -1: no more will come."""
+        with self._changed:
+            self._written = -1 if size < 0 else self._written + size
+            self._changed.notify_all()
 
     def pieces(self) -> Iterator[bytes]:
+        """All of it.  INVALID when the archive ends before the file does."""
+        done = 0
         with open(self.path, "rb", buffering=0) as file:
-            while piece := file.read(_PIECE):
+            while done < self.size:
+                with self._changed:
+                    while 0 <= self._written <= done:
+                        self._changed.wait()
+                    if self._written < 0:
+                        raise invalid("invalid archive: it ends in the middle of a file")
+                piece = file.read(_PIECE)
+                done += len(piece)
                 yield piece
 
 
 class Spool:
     """The archive, read to its end into `folder` (ours, private, thrown away by the caller)."""
 
-    def __init__(self, folder: str, cancel: Cancellation, reserve: int) -> None:
+    def __init__(
+        self,
+        folder: str,
+        cancel: Cancellation,
+        reserve: int,
+        begun: Callable[[str, Member, bytes], None] = lambda _name, _member, _head: None,
+    ) -> None:
+        """`begun(name, member, first bytes)` is told of each file before it is written."""
+        self._begun = begun
         self._folder = folder
         self._cancel = cancel
         space = os.statvfs(folder)
@@ -98,7 +124,7 @@ class Spool:
             self._skip(padded(entry.size))
         elif entry.kind == tarheader.REGULAR:
             self._links.pop(name, None)
-            self._files[name] = self._keep(entry.size, number)
+            self._files[name] = self._keep(name, entry.size, number)
             self._skip(padded(entry.size) - entry.size)
         elif entry.kind in (tarheader.SYMLINK, tarheader.HARD):
             base = posixpath.dirname(name) if entry.kind == tarheader.SYMLINK else ""
@@ -108,13 +134,18 @@ class Spool:
         else:
             raise invalid(f"invalid archive: {name[:200]!r} is a device")
 
-    def _keep(self, size: int, number: int) -> Member:
+    def _keep(self, name: str, size: int, number: int) -> Member:
         self._left -= size
         if self._left < 0:
             raise no_space("no space left on device for the archive")
         path = os.path.join(self._folder, str(number))
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        member = Member(path, size)
+        whole = False
         try:
+            if not self._view:
+                self._more()
+            self._begun(name, member, bytes(self._view[:_HEAD]))
             left = size
             while left:
                 if not self._view and not self._more():
@@ -123,10 +154,15 @@ class Spool:
                 self._view = self._view[len(part) :]
                 left -= len(part)
                 while part:
-                    part = part[os.write(fd, part) :]
+                    wrote = os.write(fd, part)
+                    part = part[wrote:]
+                    member.grew(wrote)
+            whole = True
         finally:
             os.close(fd)
-        return Member(path, size)
+            if not whole:
+                member.grew(-1)
+        return member
 
     def _more(self) -> bool:
         self._cancel.check()
