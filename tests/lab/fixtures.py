@@ -5,6 +5,7 @@
 `make_host`  makes such hosts: `make_host("plain")`, `make_host(flavour="bare")`
 `registry`   the lab's registry (tests.lab.registry.Registry), shared: push under names of your own
 `docker_cli` the path of a docker client
+`compose_program` the path of docker-compose, version 2
 """
 
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.compose import compose_program as fetch_compose
 from tests.lab.host import Host
 from tests.lab.hostroot import Flavour, Variant
 from tests.lab.lab import Lab, open_lab, remove_stale
@@ -75,3 +77,9 @@ def registry(lab: Lab) -> Registry:
 def docker_cli(lab: Lab) -> Path:
     """A docker client."""
     return lab.docker_cli()
+
+
+@pytest.fixture(scope="session")
+def compose_program(lab: Lab) -> Path:
+    """Docker Compose."""
+    return fetch_compose(lab.debian)

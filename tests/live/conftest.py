@@ -2,6 +2,7 @@
 
 `box`       the systemd machine            `plain_box`   the one without systemd
 `make_box`  a machine of the test's own, on a fresh host
+`project`   makes a Compose project of files in tests/live/compose, on `box`
 """
 
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ import pytest
 from tests.lab.hostroot import Variant
 from tests.lab.lab import Lab
 from tests.lab.registry import Registry
+from tests.live.compose.project import Project, install_plugin
 from tests.support.installed import Installed
 
 MakeBox = Callable[..., Installed]
+MakeProject = Callable[[str], Project]
 
 
 def _install(
@@ -89,3 +92,22 @@ def _swept(machine: Installed) -> Iterator[Installed]:
 def folder(tmp_path: Path) -> Path:
     """A folder for the test's own files."""
     return tmp_path
+
+
+@pytest.fixture
+def project(box: Installed, compose_program: Path, tmp_path: Path) -> Iterator[MakeProject]:
+    """A factory of projects, `project("daily")`; nothing of them is left after the test."""
+    extra = install_plugin(compose_program, tmp_path / "docker")
+    made: list[Project] = []
+
+    def make(source: str) -> Project:
+        one = Project(box, tmp_path / source.removesuffix(".yaml"), extra)
+        one.take(source)
+        made.append(one)
+        return one
+
+    try:
+        yield make
+    finally:
+        for one in made:
+            one.remove()

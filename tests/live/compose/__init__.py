@@ -1,0 +1,1 @@
+"""Compose projects for the live tests, and the one way to run them."""

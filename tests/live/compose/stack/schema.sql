@@ -1,0 +1,1 @@
+CREATE TABLE IF NOT EXISTS done (word text, length int, worker text);
