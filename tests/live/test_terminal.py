@@ -111,7 +111,8 @@ def test_a_session_in_debian(box: Installed, tmux: Tmux, program: str) -> None:
     tmux.type("until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done; echo resized", "Enter")
     tmux.see("^resized")
 
-    tmux.type("sleep 1000", "Enter")
+    tmux.type("sh -c 'echo asleep; exec sleep 1000'", "Enter")
+    tmux.see("^asleep")
     tmux.press("C-c")
     tmux.type("echo interrupted=$?", "Enter")
     tmux.see("^interrupted=130")
