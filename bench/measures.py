@@ -142,6 +142,17 @@ def exec_true(engine: Engine, api: Api) -> float:
         return _timed(lambda: [one(container) for _ in range(5)]) / 5
 
 
+def network_whole(engine: Engine, api: Api) -> float:
+    """create + remove of a bridge network, five times; seconds each."""
+
+    def work() -> None:
+        for number in range(5):
+            made = api.send("POST", "/networks/create", {"Name": f"bench{number}"})
+            api.raw("DELETE", f"/networks/{made['Id']}")  # type: ignore[index]
+
+    return _timed(work) / 5
+
+
 def inspect_one(engine: Engine, api: Api) -> float:
     with Running(engine, api, ["sleep", "600"]) as container:
         return (
@@ -272,6 +283,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("create+start, one by one (each)", start_serial, rounds=3),
     Measure("create+start, ten at once (each)", start_parallel, rounds=3),
     Measure("exec to end of output", exec_true, rounds=5),
+    Measure("network create+remove", network_whole, rounds=5),
     Measure("inspect", inspect_one, rounds=3),
     Measure("list 1", listing(1), rounds=3),
     Measure("list 100", listing(100), rounds=2),

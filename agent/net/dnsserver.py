@@ -169,21 +169,33 @@ class NameService:
     # ------------------------------------------------------------------------- the thread's own
 
     def _in_thread(self, action: Callable[[], None]) -> None:
+        if self._stopping:
+            return
         done = threading.Event()
         self._todo.append((action, done))
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"x")
-        done.wait()
+        while not done.wait(1.0) and self._thread.is_alive():
+            pass
 
     def _run(self) -> None:
         while not self._stopping:
-            busy = self._questions or self._streams
-            for key, mask in self._selector.select(_TICK if busy else None):
-                # A socket of a container that went in this very round is no longer registered.
-                if self._selector.get_map().get(key.fd) is key:
-                    key.data(mask)
-            if busy:
-                self._expire(time.monotonic())
+            try:
+                self._turn()
+            except (OSError, ValueError, KeyError, RuntimeError, struct.error):
+                # One container's mishap must not end the names of all.
+                _log.exception("the name server stumbled")
+        while self._todo:
+            self._todo.popleft()[1].set()
+
+    def _turn(self) -> None:
+        busy = self._questions or self._streams
+        for key, mask in self._selector.select(_TICK if busy else None):
+            # A socket of a container that went in this very round is no longer registered.
+            if self._selector.get_map().get(key.fd) is key:
+                key.data(mask)
+        if busy:
+            self._expire(time.monotonic())
 
     def _woken(self, _mask: int) -> None:
         with contextlib.suppress(BlockingIOError):

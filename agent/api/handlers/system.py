@@ -110,7 +110,7 @@ def info(api: Api, _call: Call) -> Answer:
             "DriverStatus": [["Supports d_type", "true"], ["Native Overlay Diff", "true"]],
             "Plugins": {
                 "Volume": ["local"],
-                "Network": ["bridge", "host", "null"],
+                "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
                 "Authorization": None,
                 "Log": ["json-file"],
             },
