@@ -33,6 +33,7 @@ def rm(
     if not names:
         click.echo(ctx.get_help())
         raise MachineError("Error: You must specify a machine name")
+    names = tuple(dict.fromkeys(names))
     session.say(f"About to remove {', '.join(names)}")
     session.say(_warning(session, names, uninstall=uninstall))
     if not (force or yes or session.confirm("Are you sure? (y/n): ")):

@@ -7,6 +7,7 @@ that are meant for this host are offered.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import logging
@@ -238,15 +239,46 @@ def _login(transport: paramiko.Transport, endpoint: SshEndpoint, ports: SshPorts
 
 def _identities(endpoint: SshEndpoint, ports: SshPorts) -> Iterator[tuple[str, paramiko.PKey]]:
     if endpoint.key_path:
-        yield _labelled(Path(endpoint.key_path).name, _load(Path(endpoint.key_path), ports))
+        path = Path(endpoint.key_path)
+        public = public_part(path)
+        # As OpenSSH: a key that the agent holds needs no passphrase. No other key is offered (146).
+        for held in _agent_keys() if public else ():
+            if held.asbytes() == public:
+                yield _labelled("SSH agent", held)
+        yield _labelled(path.name, _load(path, ports))
         return
-    with contextlib.suppress(paramiko.SSHException, OSError):
-        for held in paramiko.Agent().get_keys():
-            yield _labelled("SSH agent", held)
+    for held in _agent_keys():
+        yield _labelled("SSH agent", held)
     for name in _DEFAULT_KEYS:
         path = ports.home / ".ssh" / name
         if path.is_file():
             yield _labelled(str(path), _load(path, ports))
+
+
+def _agent_keys() -> tuple[paramiko.PKey, ...]:
+    try:
+        return paramiko.Agent().get_keys()
+    except (paramiko.SSHException, OSError):
+        return ()
+
+
+def public_part(path: Path) -> bytes:
+    """The public key inside an OpenSSH private key file, locked or not; b"" in other formats.
+
+    PROTOCOL.key of OpenSSH: magic, then strings cipher, kdf, kdf options; a count; the public key.
+    """
+    try:
+        words = path.read_text("ascii").split("-----")
+        data = base64.b64decode("".join(words[2].split()), validate=True)
+    except (OSError, ValueError, IndexError):
+        return b""
+    magic, _, rest = data.partition(b"\0")
+    if magic != b"openssh-key-v1":
+        return b""
+    message = paramiko.Message(rest)
+    for _ in range(3):
+        message.get_string()
+    return message.get_string() if message.get_int() == 1 else b""
 
 
 def _labelled(source: str, key: paramiko.PKey) -> tuple[str, paramiko.PKey]:
@@ -273,8 +305,7 @@ def _unlock(path: Path, ports: SshPorts) -> paramiko.PKey:
     if secret is None:
         raise MachineError(
             f"The SSH key {path.name} has a passphrase",
-            hint="Add it to the SSH agent (ssh-add) and leave --ssh-key out, or run this on a "
-            "terminal to be asked.",
+            hint="Add it to the SSH agent (ssh-add), or run this on a terminal to be asked.",
         )
     for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
         try:
