@@ -1,10 +1,13 @@
 """create, provision, regenerate-certs and rm against real hosts of the lab."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,10 +106,57 @@ def test_case_141_new_host_key_is_refused_by_every_command(
         ["provision", "web"],
         ["regenerate-certs", "-f", "web"],
         ["rm", "-y", "--uninstall", "web"],
+        ["restart", "web"],
+        ["ssh", "web", "true"],
+        ["scp", str(known), "web:/tmp/x"],
+        ["scp", "-r", "web:/etc/hostname", str(known.parent / "x")],
     ):
         said = laptop.run(*command, status=1)
         assert "has changed: refusing to connect" in said
-        assert said.count("SHA256:") == 2
+        ours = said[said.index("  pinned:") :]
+        assert ours.count("SHA256:") == 2
+        assert f"remove {known} and try again" in ours
+    laptop.run("url", "web")  # what does not speak SSH still works: TLS has its own authority
+    laptop.run("env", "--shell", "sh", "web")
+
+
+def test_a_machine_of_docker_machine_is_used_and_taken_over(
+    make_host: MakeHost, laptop: Laptop
+) -> None:
+    """Its host key was never pinned: the first contact pins it, ssh and scp as well."""
+    host = make_host("plain")
+    folder = laptop.store / "machines" / "old"
+    folder.mkdir(parents=True)
+    for path in (laptop.store, folder.parent, folder):
+        path.chmod(0o700)
+    key = folder / "id_rsa"
+    key.write_bytes(laptop.key.read_bytes())
+    key.chmod(0o600)
+    driver = {"IPAddress": host.ip, "MachineName": "old", "SSHUser": "debian", "SSHPort": 22,
+              "SSHKeyPath": str(key), "EnginePort": 2376, "SSHKey": "/gone/id_rsa"}  # fmt: skip
+    document = {"ConfigVersion": 3, "Driver": driver, "DriverName": "generic", "Name": "old"}
+    (folder / "config.json").write_text(json.dumps(document))
+    assert laptop.run("inspect", "-f", "{{.Driver.IPAddress}}", "old") == f"{host.ip}\n"
+    said = laptop.run("ssh", "old", "whoami")
+    assert "First contact" in said
+    assert said.endswith("debian\n") or said.startswith("debian\n")
+    assert laptop.run("ssh", "old", "whoami") == "debian\n"
+    laptop.run("provision", "old")
+    assert f"tcp://{host.ip}:2376" in laptop.run("env", "--shell", "sh", "old")
+    laptop.run("rm", "-y", "--uninstall", "old")
+
+
+def test_why_the_agent_did_not_start_is_the_end_of_its_log(
+    make_host: MakeHost, laptop: Laptop
+) -> None:
+    host = make_host("systemd")
+    laptop.run(*laptop.create(host))
+    host.run("sh", "-c", "systemctl stop machine-agent; rm -r /var/lib/machine/*; "
+             "echo junk > /var/lib/machine/state.db; chmod 0 /var/lib/machine/state.db")  # fmt: skip
+    said = laptop.run("provision", "web", status=1)
+    assert "the agent did not start" in said
+    assert "state.db" in said
+    laptop.run("rm", "-y", "--uninstall", "web")
 
 
 def test_another_store_is_refused_and_may_take_over(
@@ -195,3 +245,60 @@ def test_local_driver_makes_this_computer_a_machine(make_host: MakeHost, tmp_pat
     assert "does not support restart" in host.ssh(machine + "restart dev", check=False).stderr
     host.ssh(machine + "rm -y --uninstall dev")
     assert host.run("test", "-e", "/opt/machine", check=False).returncode == 1
+
+
+def test_case_151_no_secret_in_any_argument_list(make_host: MakeHost, laptop: Laptop) -> None:
+    """Laptop and host alike: the lab's hosts show their processes in our /proc."""
+    host = make_host("plain")
+    seen: set[bytes] = set()
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.002):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    seen.add(path.read_bytes())
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        laptop.run(*laptop.create(host))
+        laptop.run("regenerate-certs", "-f", "web")
+        laptop.run("ssh", "web", "true")
+    finally:
+        done.set()
+        sampler.join()
+    assert any(b"install.py" in line or b"/opt/machine" in line for line in seen)  # it did look
+    secrets = [laptop.key, *(laptop.store / "certs").glob("*key.pem")]
+    assert len(secrets) == 3
+    for path in secrets:
+        for line in path.read_bytes().splitlines()[1:-1]:
+            assert not any(line in argv for argv in seen), path.name
+
+
+def test_case_152_a_crash_leaves_no_secret_behind(
+    make_host: MakeHost, laptop: Laptop, tmp_path: Path
+) -> None:
+    """Aborted in the middle with the fault handler on: its text and every file stay private."""
+    host = make_host("plain")
+    work = tmp_path / "work"
+    work.mkdir()
+    env = {**laptop.env, "PYTHONFAULTHANDLER": "1", "PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen(laptop.argv(*laptop.create(host)), env=env, cwd=work, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    assert running.stdout is not None
+    for line in running.stdout:
+        if line.startswith("Provisioning"):
+            running.send_signal(signal.SIGABRT)
+            break
+    said = running.stdout.read()
+    running.wait()
+    running.stdout.close()
+    secret = laptop.key.read_text().splitlines()[1]
+    assert "Fatal Python error" in said
+    assert secret not in said
+    assert "PRIVATE KEY" not in said
+    for path in [*work.rglob("*"), *laptop.store.rglob("*")]:
+        if path.is_file() and b"PRIVATE KEY" in path.read_bytes():
+            assert path.stat().st_mode & 0o077 == 0, path
+    laptop.run("rm", "-y", "web")
