@@ -15,6 +15,8 @@ from agent.net.names import is_veth_name, veth_name
 from agent.net.netlink import Message, NetlinkError
 from agent.net.rtnetlink import Interface, Link, Rtnetlink
 
+# The link group of bridges that are about to go; ours alone, by its odd number.
+_RETIRED = 0x6D616368
 _log = logging.getLogger(__name__)
 
 
@@ -138,15 +140,16 @@ class Bridge:
             self.adopt(())
             netlink.perform([rtnetlink.delete_link_by_index(link.index)])
 
-    def strip(self) -> int | None:
-        """Takes its addresses away, and so its routes: all of it that others notice.  Its index, for
-        `cut` later; None when it is not there.  Quick, unlike the bridge's own end."""
+    def retire(self) -> int | None:
+        """Takes its addresses away, and so its routes: all of it that others notice.  `cut_retired`
+        takes the rest, or `cut` with the index that comes back (None = it is not there)."""
         with Rtnetlink() as netlink:
             link = netlink.link(self.name)
             if link is None or link.kind != "bridge":
                 return None
             present = netlink.addresses(link.index)
-            netlink.perform([rtnetlink.delete_address(link.index, one) for one in present])
+            changes = [rtnetlink.delete_address(link.index, one) for one in present]
+            netlink.perform([*changes, rtnetlink.set_group(link.index, _RETIRED)])
             return link.index
 
     def _is_stale(self, netlink: Rtnetlink, name: str) -> bool:
@@ -171,6 +174,13 @@ def foreign_routes(own: Iterable[str]) -> list[tuple[Subnet, bool]]:
 def host_links() -> list[Link]:
     with Rtnetlink() as netlink:
         return netlink.links()
+
+
+def cut_retired() -> None:
+    """The end of all retired bridges.  Idempotent.  Each end holds the kernel's link lock for 20 to
+    70 ms, and so does the end of many: that is what the group is for."""
+    with Rtnetlink() as netlink:
+        netlink.perform([rtnetlink.delete_group(_RETIRED)])
 
 
 def cut(index: int) -> None:

@@ -37,6 +37,7 @@ from agent.net.segments import BridgeWire, Segment
 from agent.net.shelf import Shelf
 from agent.net.watcher import Watcher
 
+_RETIREMENT = 1.0  # seconds; networks that come and go in a row share one end of their bridges
 _log = logging.getLogger(__name__)
 
 
@@ -99,6 +100,7 @@ class HostNetworks:
             # Only now: the rules that keep loopback closed (raw_prerouting) are there.
             self._forward(segments, firewall)
             self._adopt(segments, live)
+            bridge.cut_retired()  # of an agent that was killed
             self._watcher = Watcher(firewall)
             self._warn(firewall)
         except (OSError, NftError) as error:
@@ -468,10 +470,10 @@ class HostNetworks:
         index = segment.wire.retire()
         if index is None:
             return
-        if segment.definition.spec.options.get(definitions.BRIDGE_NAME):
+        if not segment.bridged or segment.definition.spec.options.get(definitions.BRIDGE_NAME):
             bridge.cut(index)  # the next network may have the same one
         else:
-            self._ground.behind.later(0, lambda: bridge.cut(index))
+            self._ground.behind.later(_RETIREMENT, bridge.cut_retired)
 
     def _busy(self, network_id: str) -> bool:
         with self._ground.lock:

@@ -43,7 +43,7 @@ Interface = IPv4Interface | IPv6Interface
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _IFLA_LINK = 5
-_IFLA_NET_NS_FD = 28
+_IFLA_GROUP, _IFLA_NET_NS_FD = 27, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 4, 5
 _IFLA_BRPORT_MODE, _IFLA_BRPORT_ISOLATED = 4, 33
@@ -239,6 +239,17 @@ def delete_link(name: str) -> Message:
 def delete_link_by_index(index: int) -> Message:
     """Idempotent."""
     return Message(_DELLINK, 0, _link(index), f"delete link {index}", settled_by=(errno.ENODEV,))
+
+
+def set_group(index: int, group: int) -> Message:
+    body = _link(index) + number(_IFLA_GROUP, group)
+    return Message(_NEWLINK, 0, body, f"put link {index} into group {group}")
+
+
+def delete_group(group: int) -> Message:
+    """All links of a group at once.  Idempotent."""
+    body = _link() + number(_IFLA_GROUP, group)
+    return Message(_DELLINK, 0, body, "delete retired links", settled_by=(errno.ENODEV,))
 
 
 def _family(address: Interface | IPv4Address | IPv6Address) -> int:

@@ -62,7 +62,7 @@ class BridgeWire:
         return self.bridge.cable(endpoint)
 
     def retire(self) -> int | None:
-        return self.bridge.strip()
+        return self.bridge.retire()
 
 
 class SubWire:
