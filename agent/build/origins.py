@@ -15,9 +15,9 @@ def resolve(stage: StageState, name: str) -> Draft:
     """--from=NAME: a stage before this one, else an image."""
     build = stage.build
     index = build.dockerfile.find(name)
-    if 0 <= index < len(build.stages):
-        return build.stages[index]
-    if index == len(build.stages):
+    if 0 <= index < build.number:
+        return build.stages.wait(index, build.check)
+    if index == build.number:
         raise invalid(f"invalid from flag value {name}: refers to current build stage")
     if name.isdigit():
         raise invalid(f"invalid from flag value {name}: not a stage before this one")

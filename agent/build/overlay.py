@@ -47,19 +47,19 @@ def readable(home: str, lower: Sequence[str]) -> Iterator[int]:
 def _in_private(home: str, lower: Sequence[str], upper: Sequence[tuple[str, str]]) -> int:
     with tempfile.TemporaryDirectory(dir=home) as folder:
         done: list[int] = []
-        failed: list[BaseException] = []
+        failed: list[OSError] = []
 
         def body() -> None:
             try:
                 done.append(_mount(folder, lower, upper))
-            except BaseException as error:  # noqa: BLE001 - carried over to the caller's thread
+            except OSError as error:
                 failed.append(error)
 
         thread = threading.Thread(target=body, name="build-mount", daemon=True)
         thread.start()
         thread.join()
-        if failed:
-            raise failed[0]
+        if not done:
+            raise failed[0] if failed else OSError(errno.EIO, "a build's mount failed")
         return done[0]
 
 

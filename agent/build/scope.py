@@ -22,6 +22,7 @@ from agent.engine.ports import Images
 from agent.errors import cancelled, invalid
 from agent.host import openat
 
+_LOOK = 0.1  # seconds between looks at whether the build was given up
 # In a build's folder: the layers that it has made, for the agent that finds them after a crash.
 LAYERS = "layers"
 
@@ -48,9 +49,31 @@ class World:
     upper: Callable[[str], str]  # a container's upper directory
 
 
+class FinishedStages:
+    """Stages by their numbers.  Who needs one waits for it; a stage only needs earlier ones, and
+    they are begun in order, so nobody waits for ever."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._done: dict[int, Draft] = {}
+
+    def put(self, number: int, draft: Draft) -> None:
+        with self._changed:
+            self._done[number] = draft
+            self._changed.notify_all()
+
+    def wait(self, number: int, check: Callable[[], None]) -> Draft:
+        """`check` raises when waiting has become pointless: the build was given up."""
+        with self._changed:
+            while number not in self._done:
+                check()
+                self._changed.wait(_LOOK)
+            return self._done[number]
+
+
 @dataclass
 class Build:
-    """One build under way."""
+    """One build under way, as one of its stages sees it."""
 
     world: World
     request: BuildRequest
@@ -61,7 +84,8 @@ class Build:
     gone: Gone
     home: str
     held: list[str] = field(default_factory=list)
-    stages: list[Draft] = field(default_factory=list)
+    stages: FinishedStages = field(default_factory=FinishedStages)
+    number: int = 0  # of the stage that this view of the build belongs to
     bases: dict[tuple[str, str], Draft] = field(default_factory=dict)
 
     def check(self) -> None:

@@ -1,9 +1,13 @@
-"""Runs the stages of a Dockerfile in order, with the classic builder's words."""
+"""Runs the stages of a Dockerfile, with the classic builder's words in its order.
+
+Stages that do not need each other run at the same time; `agent.build.turns` keeps the output of
+each together.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agent.build import copystep, metadata, origins, parser, runstep
 from agent.build import draft as drafts
@@ -22,13 +26,12 @@ from agent.build.instructions import (
 )
 from agent.build.scope import Build, StageState
 from agent.build.shellwords import Lexer, WordError
+from agent.build.turns import Turns
 from agent.errors import EngineError, invalid
-
-_MAX_STEPS = 20_000
 
 
 class Stages:
-    """One build's walk over its stages.  `tips`: the last image of each, also after a failure."""
+    """One build's stages.  `tips`: the last image of each so far, also after a failure."""
 
     def __init__(self, build: Build, platform: dict[str, str], host: tuple[str, str, str]) -> None:
         self._build = build
@@ -39,47 +42,81 @@ class Stages:
         self._total = len(build.dockerfile.globals) + sum(
             1 + len(one.steps) for one in self._stages
         )
-        self._number = 0
-        self.tips: list[Draft] = []
+        self._tips: dict[int, Draft] = {}
+
+    @property
+    def tips(self) -> list[Draft]:
+        return [draft for _, draft in sorted(self._tips.items())]
 
     def run(self) -> Draft:
         """The image of the last (or the target's) stage.  Raises EngineError."""
-        for one in self._build.dockerfile.globals:
-            self._announce(one.text)
+        for number, one in enumerate(self._build.dockerfile.globals, 1):
+            self._build.check()
+            self._build.say(f"Step {number}/{self._total} : {one.text}\n")
             self._global(one)
-        for stage in self._stages:
-            self._build.stages.append(self._stage(stage))
+        turns = Turns(self._build.output, self._build.gone, len(self._stages))
+        done = turns.run([self._work(number, turns) for number in range(len(self._stages))])
         unused = self._args.unused()
         if unused:
             shown = " ".join(unused)
             self._build.say(f"[Warning] One or more build-args [{shown}] were not consumed\n")
-        return self._build.stages[-1]
+        return done
+
+    def _work(self, number: int, turns: Turns) -> Callable[[], Draft]:
+        first = len(self._build.dockerfile.globals)
+        first += sum(1 + len(one.steps) for one in self._stages[:number])
+        build = dataclasses.replace(
+            self._build, output=turns.output(number), gone=turns.gone, number=number
+        )
+        walk = StageWalk(build, self._args, self._host, (first, self._total), self._tips)
+        return lambda: walk.run(self._stages[number])
+
+    def _global(self, one: Instruction) -> None:
+        if isinstance(one.body, Arg):
+            for name, default in one.body.pairs:
+                value = None if default is None else word(self._build, self._args, default)
+                self._args.add_global(name, value)
+
+
+def word(build: Build, args: BuildArgs, text: str) -> str:
+    """One word outside of any stage: only global arguments count."""
+    try:
+        return Lexer(build.dockerfile.escape).word(text, args.for_from())
+    except WordError as error:
+        raise invalid(str(error)) from error
+
+
+class StageWalk:
+    """One stage.  `steps`: the number before its first step, and how many the build has."""
+
+    def __init__(
+        self,
+        build: Build,
+        args: BuildArgs,
+        host: tuple[str, str, str],
+        steps: tuple[int, int],
+        tips: dict[int, Draft],
+    ) -> None:
+        self._build = build
+        self._args = args
+        self._host = host
+        self._number, self._total = steps
+        self._tips = tips
 
     def _announce(self, text: str) -> None:
         self._number += 1
         self._build.check()
         self._build.say(f"Step {self._number}/{self._total} : {text}\n")
 
-    def _global(self, one: Instruction) -> None:
-        if isinstance(one.body, Arg):
-            for name, default in one.body.pairs:
-                value = None if default is None else self._word(default)
-                self._args.add_global(name, value)
-
-    def _word(self, text: str) -> str:
-        try:
-            return Lexer(self._build.dockerfile.escape).word(text, self._args.for_from())
-        except WordError as error:
-            raise invalid(str(error)) from error
-
-    def _stage(self, stage: Stage) -> Draft:
+    def run(self, stage: Stage) -> Draft:
+        """The image of the stage.  Raises EngineError."""
         build = self._build
         self._announce(stage.text)
         draft = self._origin(stage.origin)
         escape = build.dockerfile.escape
         state = StageState(self._args.stage(), draft, escape, build=build)
         build.say(f" ---> {drafts.short(state.draft.image_id)}\n")
-        self.tips.append(state.draft)
+        self._tips[build.number] = state.draft
         try:
             self._triggers(state)
             for one in stage.steps:
@@ -87,9 +124,10 @@ class Stages:
                 self._perform(state, one)
                 build.say(f" ---> {drafts.short(state.draft.image_id)}\n")
         finally:
-            self.tips[-1] = state.draft
+            self._tips[build.number] = state.draft
         if state.draft.image_id:
             build.output.aux(state.draft.image_id)
+        build.stages.put(build.number, state.draft)
         return state.draft
 
     def _perform(self, state: StageState, one: Instruction) -> None:
@@ -111,10 +149,10 @@ class Stages:
     # ------------------------------------------------------------------------------------ FROM
 
     def _origin(self, origin: From) -> Draft:
-        base = self._word(origin.base)
+        base = word(self._build, self._args, origin.base)
         if not base:
             raise invalid(f"base name ({origin.base}) should not be blank")
-        platform = self._word(origin.platform) or self._build.request.platform
+        platform = word(self._build, self._args, origin.platform) or self._build.request.platform
         draft = self._base(base, platform)
         config = {**draft.config, "Env": list(draft.texts("Env") or ())}
         if not any(one.startswith("PATH=") for one in draft.texts("Env") or ()):
@@ -126,8 +164,8 @@ class Stages:
         if name == "scratch":
             return Draft(platform=_parts(platform, self._host))
         index = build.dockerfile.find(name) if not name.isdigit() else -1
-        if 0 <= index < len(build.stages):
-            return build.stages[index]
+        if 0 <= index < build.number:
+            return build.stages.wait(index, build.check)
         return origins.image(build, name, platform)
 
     def _triggers(self, state: StageState) -> None:

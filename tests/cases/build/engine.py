@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 from tests.lab.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[3]
+PRIVATE = "10.77.0.1"  # of the namespace: for servers that builds may reach
 Files = Mapping[str, bytes | str]
 
 
@@ -106,8 +107,19 @@ class Engine:
     def start(self) -> None:
         subprocess.run(["ip", "netns", "add", self.namespace], check=True)
         subprocess.run(["ip", "-n", self.namespace, "link", "set", "lo", "up"], check=True)
+        subprocess.run(
+            ["ip", "-n", self.namespace, "address", "add", f"{PRIVATE}/32", "dev", "lo"], check=True
+        )
         self.launch()
         self.load_busybox()
+
+    def serve(self, program: str) -> subprocess.Popen[bytes]:
+        """A Python program in the namespace; it prints a line when it listens."""
+        inside = ["nsenter", f"--net=/run/netns/{self.namespace}"]
+        server = subprocess.Popen([*inside, sys.executable, "-c", program], stdout=subprocess.PIPE)
+        assert server.stdout is not None
+        server.stdout.readline()
+        return server
 
     def launch(self) -> None:
         with (self.folder / "log").open("ab") as log:

@@ -11,7 +11,7 @@ import re
 
 import pytest
 
-from tests.cases.build.engine import Engine, tar
+from tests.cases.build.engine import Engine, tar, timed
 from tests.lab.waiting import wait_until
 
 pytestmark = [
@@ -370,4 +370,42 @@ def test_prune(engine: Engine) -> None:
     ],
 )
 def test_refused_parameters(engine: Engine, query: dict[str, object], status: int) -> None:
-    assert engine.build("FROM busybox\n", **query).status == status
+    assert engine.send(tar({"Dockerfile": "FROM busybox\n"}), **query).status == status
+
+
+def test_independent_stages_run_at_once(engine: Engine) -> None:
+    stages = "".join(
+        f"FROM busybox AS s{n}\nRUN echo begin-{n}; sleep 1; echo {n} > /n; echo end-{n}\n"
+        for n in range(3)
+    )
+    copies = "".join(f"COPY --from=s{n} /n /n{n}\n" for n in range(3))
+    said = None
+
+    def work() -> None:
+        nonlocal said
+        said = engine.build(f"{stages}FROM busybox\n{copies}RUN cat /n0 /n1 /n2\n", nocache=1)
+
+    assert timed(work) < 2.5
+    assert said is not None
+    assert "0\n1\n2\n" in said.text, said.lines
+    marks = re.findall(r"^(?:Step \d+|begin-\d|end-\d)", said.text, re.MULTILINE)
+    assert marks == [
+        "Step 1", "Step 2", "begin-0", "end-0", "Step 3", "Step 4", "begin-1", "end-1",
+        "Step 5", "Step 6", "begin-2", "end-2", *(f"Step {n}" for n in range(7, 12)),
+    ]  # fmt: skip
+
+
+def test_a_failed_stage_stops_the_others(engine: Engine) -> None:
+    said = None
+
+    def work() -> None:
+        nonlocal said
+        said = engine.build(
+            "FROM busybox AS a\nRUN echo slow; sleep 30\nFROM busybox AS b\nRUN exit 5\n"
+            "FROM busybox\nCOPY --from=a /x /x\n",
+            nocache=1,
+        )
+
+    assert timed(work) < 10
+    assert said is not None
+    assert said.lines[-1]["errorDetail"]["code"] == 5

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.cases.build.engine import Engine, UnixConnection, tar
+from tests.cases.build.engine import PRIVATE, Built, Engine, UnixConnection, tar
 from tests.lab.waiting import wait_until
 
 pytestmark = [
@@ -434,3 +436,78 @@ def test_case_079_add_url(engine: Engine, url: str, says: str) -> None:
 def test_case_079_other_schemes(engine: Engine) -> None:
     for url in ("file:///etc/passwd", "ftp://h/x", "gopher://h/x"):
         assert "file does not exist" in engine.build(f"FROM scratch\nADD {url} /x\n").error
+
+
+SERVER = """
+import http.server, io, tarfile
+buffer = io.BytesIO()
+with tarfile.open(fileobj=buffer, mode="w:gz") as out:
+    for name, data in (("Dockerfile", b"FROM busybox\\nRUN echo remote context\\n"), ("f", b"1")):
+        one = tarfile.TarInfo(name); one.size = len(data); out.addfile(one, io.BytesIO(data))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        where = {"/file": "file:///etc/passwd", "/meta": "http://169.254.169.254/",
+                 "/home": "http://127.0.0.1:8077/good"}
+        self.send_response(302 if self.path in where else 404 if self.path == "/no" else 200)
+        if self.path in where:
+            self.send_header("Location", where[self.path])
+        if self.path == "/text":
+            self.send_header("Content-Type", "text/plain")
+        self.send_header("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT")
+        self.end_headers()
+        if self.path == "/endless":
+            while True:
+                self.wfile.write(bytes(1 << 20))
+        body = {"/c.tgz": buffer.getvalue(), "/text": b"FROM busybox\\nRUN echo text\\n"}
+        self.wfile.write(body.get(self.path, b"good"))
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("0.0.0.0", 8077), Handler)
+print("ready", flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def web(engine: Engine) -> Iterator[str]:
+    server = engine.serve(SERVER)
+    try:
+        yield f"http://{PRIVATE}:8077"
+    finally:
+        server.kill()
+        server.wait()
+        assert server.stdout is not None
+        server.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [("/file", "refusing"), ("/meta", "private address"), ("/home", "private address"),
+     ("/no", "with status 404")],
+)  # fmt: skip
+def test_case_079_redirects(engine: Engine, web: str, path: str, says: str) -> None:
+    said = engine.build(f"FROM scratch\nADD {web}{path} /x\n")
+    assert says in said.error, said.lines
+
+
+def test_case_079_checksums(engine: Engine, web: str) -> None:
+    good = hashlib.sha256(b"good").hexdigest()
+    text = "FROM busybox\nADD --checksum=sha256:{} {}/good /d/\nRUN cat /d/good; stat -c %a-%Y /d/good\n"
+    said = engine.build(text.format(good, web))
+    assert "good600-1700000000\n" in said.text, said.lines
+    assert "digest mismatch" in engine.build(text.format("0" * 64, web)).error
+
+
+def test_case_079_endless_body(engine: Engine, web: str) -> None:
+    before = engine.leftovers()
+    client = Client(engine, f"FROM scratch\nADD {web}/endless /x\n")
+    client.read_until(b"Downloading")
+    client.leave()
+    wait_until(lambda: engine.leftovers() == before, 5, "nothing of the build is left")
+
+
+def test_remote_contexts(engine: Engine, web: str) -> None:
+    for path, says in (("/c.tgz", "remote context\n"), ("/text", "text\n")):
+        status, raw = engine.ask("POST", "/build", b"", remote=web + path, nocache=1)
+        assert says in Built(status, raw).text, raw
+    status, raw = engine.ask("POST", "/build", b"", remote="http://127.0.0.1:8077/c.tgz")
+    assert (status, b"private address" in raw) == (403, True)
