@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bench.archives import load_large, push_large, remove_layers, save_large
 from bench.builds import copy_large, ten_steps_cached, ten_steps_cold
 from bench.client import Api, ApiError, create, pull
+from bench.copies import copy_large_in, copy_large_out, copy_many_in, copy_many_out
 from bench.engines import Engine
 
 Work = Callable[[Engine, Api], float]
@@ -300,6 +301,10 @@ MEASURES: tuple[Measure, ...] = (
     Measure("build with a COPY of 50 MB", copy_large, rounds=5),
     Measure("log lines written", write_logs, "lines/s", "higher", 3),
     Measure("GET logs", read_logs, "MB/s", "higher", 3),
+    Measure("copy 100 MB in", copy_large_in, rounds=5),
+    Measure("copy 100 MB out", copy_large_out, rounds=5),
+    Measure("copy 2,000 files in", copy_many_in, rounds=5),
+    Measure("copy 2,000 files out", copy_many_out, rounds=5),
     Measure("published port", port_throughput, "MB/s", "higher", 3),
     Measure("memory a container (PSS)", container_memory, "MiB", rounds=2),
     Measure("start to first ping", start_up, rounds=3),

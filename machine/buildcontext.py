@@ -112,6 +112,24 @@ def _tar(
     yield from _pieces(extra)
 
 
+def tree_pieces(path: Path, name: str) -> Iterator[bytes]:
+    """A tar of one file or tree, called `name` in it; "" = a directory's contents only."""
+    if path.is_dir() and (not name or not path.is_symlink()):
+        if name:
+            yield from _member(path, name)
+        pending = [(path, name)]
+        while pending:
+            folder, shown = pending.pop()
+            for entry in sorted(os.scandir(folder), key=lambda one: one.name):
+                below = f"{shown}/{entry.name}" if shown else entry.name
+                yield from _member(Path(entry.path), below)
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append((Path(entry.path), below))
+    else:
+        yield from _member(path, name)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
 def _holds(name: str, kept: set[str]) -> bool:
     return any(one.startswith(f"{name}/") for one in kept)
 

@@ -82,6 +82,15 @@ class Untar:
         self._parents: dict[bytes, int] = {}
         self._folders: dict[bytes, tuple[Entry, int, int]] = {}
         self._read = 0
+        self._makers: dict[int, Callable[[Entry, int, bytes], None]] = {
+            tarheader.REGULAR: self._regular,
+            tarheader.HARD: self._hard_link,
+            tarheader.SYMLINK: self._symlink,
+            tarheader.CHAR: self._node,
+            tarheader.BLOCK_DEVICE: self._node,
+            tarheader.DIRECTORY: self._directory,
+            tarheader.FIFO: self._node,
+        }
 
     def run(self) -> None:
         """TarError names the entry; OSError is the host's trouble or a read-only mount (EROFS)."""
@@ -116,7 +125,7 @@ class Untar:
         parent = self._parent(b"/".join(parts))
         if self._make_room(parent, name, entry):
             return
-        _MAKERS[entry.kind](self, entry, parent, b"/".join((*parts, name)))
+        self._makers[entry.kind](entry, parent, b"/".join((*parts, name)))
 
     # ---------------------------------------------------------------------------------- parents
 
@@ -286,15 +295,6 @@ _NODES = {
     tarheader.CHAR: stat.S_IFCHR,
     tarheader.BLOCK_DEVICE: stat.S_IFBLK,
     tarheader.FIFO: stat.S_IFIFO,
-}
-_MAKERS: dict[int, Callable[[Untar, Entry, int, bytes], None]] = {
-    tarheader.REGULAR: Untar._regular,  # noqa: SLF001 - the class's own table
-    tarheader.HARD: Untar._hard_link,  # noqa: SLF001
-    tarheader.SYMLINK: Untar._symlink,  # noqa: SLF001
-    tarheader.CHAR: Untar._node,  # noqa: SLF001
-    tarheader.BLOCK_DEVICE: Untar._node,  # noqa: SLF001
-    tarheader.DIRECTORY: Untar._directory,  # noqa: SLF001
-    tarheader.FIFO: Untar._node,  # noqa: SLF001
 }
 
 

@@ -29,11 +29,11 @@ class View:
     """See `agent.engine.ports.RootView`."""
 
     root_fd: int
-    _others: list[int] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)
     _folder: str = ""
 
     def close(self) -> None:
-        for fd in (self.root_fd, *self._others):
+        for fd in (self.root_fd, *self.others):
             with contextlib.suppress(OSError):
                 os.close(fd)
         if self._folder:
@@ -73,7 +73,7 @@ def _mount(folder: str, rootfs: Rootfs, mounts: tuple[MountPoint, ...], *, writa
         for mount in mounts:
             _put(root_fd, mount, writable=writable)
         # Keeps the namespace: without it the mounts on the root would go with this thread.
-        view._others.append(os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))  # noqa: SLF001
+        view.others.append(os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
     except BaseException:
         view.close()
         raise

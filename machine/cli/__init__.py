@@ -62,6 +62,8 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "rmi": ("machine.cli.images:rmi", _CONTAINERS, "Remove images"),
     "logs": ("machine.cli.containers:logs", _CONTAINERS, "Fetch the logs of a container"),
     "exec": ("machine.cli.containers:exec_", _CONTAINERS, "Run a command in a running container"),
+    "cp": ("machine.cli.copying:cp", _CONTAINERS, "Copy files to or from a container"),
+    "stats": ("machine.cli.usage:stats", _CONTAINERS, "Display what containers use, live"),
     "attach": ("machine.cli.containers:attach", _CONTAINERS, "Attach to a running container"),
     "events": ("machine.cli.containers:events", _CONTAINERS, "Get real time events"),
     "docker": (

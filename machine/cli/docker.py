@@ -57,6 +57,12 @@ TABLE: Final[dict[str, str]] = {
     "volume inspect": f"{_V}:volume_inspect",
     "network ls": f"{_V}:network_ls",
     "network inspect": f"{_V}:network_inspect",
+    **{verb: f"machine.cli.copying:{verb}" for verb in ("cp", "diff", "export")},
+    **{f"container {verb}": f"machine.cli.copying:{verb}" for verb in ("cp", "diff", "export")},
+    **{verb: f"machine.cli.usage:{verb}" for verb in ("stats", "top", "update")},
+    **{f"container {verb}": f"machine.cli.usage:{verb}" for verb in ("stats", "top", "update")},
+    "container prune": "machine.cli.usage:container_prune",
+    "volume prune": "machine.cli.usage:volume_prune",
     "system info": f"{_C}:info",
     "system events": f"{_C}:events",
 }
@@ -64,13 +70,13 @@ TABLE: Final[dict[str, str]] = {
 NOT_SERVED: Final[dict[str, tuple[str, ...]]] = {
     "": (
         *("buildx", "checkpoint", "commit", "compose", "config", "context"),
-        *("cp", "diff", "export", "manifest"),
-        *("node", "plugin", "secret", "service", "stack", "stats"),
-        *("swarm", "top", "trust", "update"),
+        "manifest",
+        *("node", "plugin", "secret", "service", "stack"),
+        *("swarm", "trust"),
     ),
-    "container ": ("commit", "cp", "diff", "export", "prune", "stats", "top", "update"),
+    "container ": ("commit",),
     "image ": ("build",),
-    "volume ": ("prune", "update"),
+    "volume ": ("update",),
     "network ": ("connect", "create", "disconnect", "prune", "rm"),
     "system ": ("df", "prune", "dial-stdio"),
 }
