@@ -5,15 +5,17 @@ from __future__ import annotations
 import email.utils
 import json
 import os
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from agent.engine.building import Gone
 from agent.engine.model import Image
 from agent.errors import EngineError, conflict, invalid
 from agent.host import tree
+from agent.images import addresses, imageconfig, layertar, reference, treelayer
 from agent.images import digest as digests
-from agent.images import imageconfig, layertar, reference, treelayer
 from agent.images.cancel import Cancellation
 from agent.images.connection import Connector, Request, TlsError, TransientError
 from agent.images.disk import Disk
@@ -120,7 +122,9 @@ class BuildLayers:
         connector = Connector(self._settings, cancel)
         headers = {"User-Agent": self._settings.user_agent, "Accept": "*/*"}
         try:
-            # Guarded from the first hop on: a Dockerfile must not reach the host's own services.
+            # Guarded from the first hop on: a Dockerfile must not reach the host's own services nor
+            # the cloud's metadata.  A private network that its URL names may be reached.
+            connector.at_home(_private(url))
             response = connector.open(Request(url, headers, guarded=True))
             try:
                 if response.status != 200:
@@ -138,6 +142,16 @@ class BuildLayers:
             raise invalid(f"failed to GET {url}: {error}") from error
         finally:
             connector.close()
+
+
+def _private(url: str) -> list[addresses.Address]:
+    """The private addresses of a URL's host; never loopback or link-local ones."""
+    try:
+        found = socket.getaddrinfo(urlsplit(url).hostname, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, ValueError):
+        return []
+    plain = [addresses.plain(str(entry[4][0])) for entry in found]
+    return [one for one in plain if one.is_private and not one.is_loopback]
 
 
 def _moment(text: str | None) -> int:

@@ -147,6 +147,11 @@ class Connector:
             for connection in connections:
                 connection.close()
 
+    def at_home(self, found: Iterable[Address]) -> None:
+        """The addresses of a host that the user has named: what `addresses.may_follow` calls the
+        registry's own.  For guarded requests, whose first hop is checked too."""
+        self._home.update(found)
+
     def open(self, request: Request, cancel: Cancellation | None = None) -> Response:
         """Send, following up to five redirects.  Raises TransientError, TlsError, EngineError."""
         url, headers = request.url, dict(request.headers)

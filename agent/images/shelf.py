@@ -291,8 +291,10 @@ class LocalShelf:
     # ----------------------------------------------------------------------------- containers
 
     def layers_of(self, image_id: str) -> list[Layer]:
-        """Base first.  CONFLICT when one was lost."""
+        """Base first.  NOT_FOUND without such an image, CONFLICT when a layer was lost."""
         with self.lock:
+            if self._metadata.manifest(image_id) is None:
+                raise not_found(f"No such image: {image_id}")
             layers = self._metadata.image_layers(image_id)
             if len(layers) != len(self._config(image_id).diff_ids):
                 raise conflict(f"image {image_id} has lost layers: pull it again")

@@ -90,8 +90,7 @@ class ImageTransfers:
         return followed(work, push.cancel, lines, progress, gone)
 
     def _push_one(self, push: Push, target: Reference, ref: Ref) -> None:
-        with self._held(ref.image_id) as rows:
-            image = self._push_image(ref.image_id, rows)
+        with self._held(ref.image_id) as image:
             sources = {
                 path
                 for layer in image.layers
@@ -125,14 +124,15 @@ class ImageTransfers:
         return layertar.size(self._disk.layer_folder(row.name))
 
     @contextmanager
-    def _held(self, image_id: str) -> Iterator[list[Layer]]:
-        """The image's layers, base first, safe from collection in the block."""
+    def _held(self, image_id: str) -> Iterator[PushImage]:
+        """The image, its documents read and its layers safe from collection in the block."""
         with self._shelf.lock:
             rows = self._shelf.layers_of(image_id)
+            image = self._push_image(image_id, rows)
             held = tuple(row.diff_id for row in rows)
             self._shelf.hold(held)
         try:
-            yield rows
+            yield image
         finally:
             self._shelf.release(held)
 
@@ -224,11 +224,11 @@ class ImageTransfers:
         try:
             images: list[SavedImage] = []
             for image_id, names in chosen.items():
-                with self._shelf.lock:
+                with self._shelf.lock:  # documents are not held: read before a removal comes
                     rows = self._shelf.layers_of(image_id)
                     held.append(tuple(row.diff_id for row in rows))
                     self._shelf.hold(held[-1])
-                images.append(self._saved_image(image_id, rows, tuple(names)))
+                    images.append(self._saved_image(image_id, rows, tuple(names)))
             yield from saving.archive(images)
         finally:
             for diff_ids in held:
