@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from typing import Final
@@ -46,8 +45,8 @@ class DockerBuilder:
         left = orphans(self._work)  # of builds that a dead agent ran
         if left:
             world.layers.release(left)
-        shutil.rmtree(self._work)
-        tree.make_private(self._work)
+        for name in os.listdir(self._work):
+            remove(os.path.join(self._work, name))
         self._store = CacheStore(os.path.join(root, "cache.db"))
 
     def close(self) -> None:
@@ -63,7 +62,7 @@ class DockerBuilder:
         try:
             return self._build(request, context, output, gone, home)
         finally:
-            shutil.rmtree(home, ignore_errors=True)
+            remove(home)
 
     def _build(
         self, request: BuildRequest, body: BodyReader, output: BuildOutput, gone: Gone, home: str
@@ -114,7 +113,7 @@ class DockerBuilder:
 
     def _forget_context(self, build: Build) -> None:
         """Before the image is synced to disk: what is deleted need not be written back."""
-        shutil.rmtree(build.context.folder, ignore_errors=True)
+        remove(build.context.folder)
 
     def _keep(self, build: Build, tips: Sequence[Draft]) -> None:
         """Stages, and what a failed build has got to, stay as images without a name, as docker's:
@@ -173,12 +172,23 @@ class DockerBuilder:
 
 
 def _size(path: str) -> int:
-    total = 0
-    for folder, _, files in os.walk(path):
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(folder, name)).st_size
+    """Bytes in regular files.  No recursion: a RUN may have made the tree as deep as it likes."""
+    total, pending = 0, [path]
+    while pending:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    total += entry.stat(follow_symlinks=False).st_size
     return total
+
+
+def remove(path: str) -> None:
+    """A folder of ours with whatever a context put there (trees of any depth); what can't be
+    removed now is tried again at the next start."""
+    with contextlib.suppress(OSError), tree.opened(os.path.dirname(path)) as parent:
+        tree.remove_tree(parent, os.path.basename(path))
 
 
 def folder_in(home: str) -> str:

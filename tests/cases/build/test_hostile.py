@@ -92,6 +92,18 @@ def test_case_070_no_archive(engine: Engine, body: bytes) -> None:
     assert said.status == 400
 
 
+def test_case_070_deep_tree(engine: Engine) -> None:
+    deep = "d/" * 1900 + "f"
+    said = engine.send(archive(DOCKERFILE, (member(deep), b"x")))
+    assert "nested deeper" in said.error, said.lines
+    assert os.listdir(engine.root / "build" / "work") == []
+    assert engine.answers()
+    said = engine.build(
+        "FROM busybox\nRUN i=0; while [ $i -lt 1500 ]; do mkdir d && cd d || exit 0; i=$((i+1)); done\n"
+    )
+    assert "Traceback" not in engine.log()
+
+
 # ------------------------------------------------------------------------------ 71, COPY and ADD
 
 
