@@ -253,10 +253,9 @@ def _checked_pool(pool: IpamPool, spec: NetworkSpec) -> IpamPool:
 
 
 def _contains(outer: Subnet, inner: Subnet) -> bool:
-    return (
-        outer.network_address <= inner.network_address  # type: ignore[operator]
-        and inner.broadcast_address <= outer.broadcast_address  # type: ignore[operator]
-    )
+    return int(outer.network_address) <= int(inner.network_address) and int(
+        inner.broadcast_address
+    ) <= int(outer.broadcast_address)
 
 
 def _network(text: str, what: str) -> Subnet:

@@ -17,13 +17,14 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Interface, NetmaskValueError
+from ipaddress import IPv4Address, IPv4Interface
 
 from agent.engine.model import Endpoint, EndpointRequest, IpamPool, NetworkSpec, PortBinding
 from agent.engine.ports import NameServers, NetworkInfo
-from agent.errors import EngineError, conflict, forbidden, internal, invalid
+from agent.errors import EngineError, conflict, forbidden, internal
 from agent.net import bridge, definitions, ipam, record, sysctl
 from agent.net.behind import Behind
+from agent.net.bip import parse_bip
 from agent.net.definitions import Definition
 from agent.net.dnsserver import NameService
 from agent.net.endpoints import Endpoints, Ground, forwardings
@@ -308,10 +309,17 @@ class HostNetworks:
             links, links6 = (), ()
         if sysctl.get("ipv4/ip_forward") == "0":  # it will be us who turn it on
             links = self._outer_links()
-        self._keep(guard_boot=boot, gateway=gateway, guard_links=links, guard6_links=links6)
+        self._keep(
+            dataclasses.replace(
+                self._record,
+                guard_boot=boot,
+                gateway=gateway,
+                guard_links=links,
+                guard6_links=links6,
+            )
+        )
 
-    def _keep(self, **changes: object) -> None:
-        changed = dataclasses.replace(self._record, **changes)  # type: ignore[arg-type]
+    def _keep(self, changed: record.NetworkRecord) -> None:
         if changed != self._record:
             record.save(self._folder, changed)
             self._record = changed
@@ -390,7 +398,7 @@ class HostNetworks:
         if sysctl.get("ipv6/conf/all/forwarding") != "0":
             return
         links = self._outer_links()
-        self._keep(guard6_links=links)
+        self._keep(dataclasses.replace(self._record, guard6_links=links))
         if self._settings.guard_forwarding:
             firewall.guard6(links)
         for link in bridge.host_links():
@@ -484,19 +492,6 @@ class HostNetworks:
 def open_network(settings: NetworkSettings) -> HostNetworks:
     """The networks of the calling thread's network namespace; call `setup` next.  Raises OSError."""
     return HostNetworks(settings, open_nft())
-
-
-def parse_bip(text: str) -> IPv4Interface:
-    """ "172.17.0.1/16": a host address with its prefix.  Raises INVALID."""
-    try:
-        gateway = IPv4Interface(text)
-    except (AddressValueError, NetmaskValueError, ValueError):
-        raise invalid(f"invalid bip (want ADDRESS/PREFIX): {text}") from None
-    network = gateway.network
-    edges = (network.network_address, network.broadcast_address)
-    if not 8 <= network.prefixlen <= 30 or gateway.ip in edges or not gateway.ip.is_private:
-        raise invalid(f"invalid bip (want a private host address and a prefix of 8-30): {text}")
-    return gateway
 
 
 def _boot_id() -> str:

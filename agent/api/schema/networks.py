@@ -12,6 +12,7 @@ from agent.api.schema.fields import (
     anything,
     array_of,
     boolean,
+    built,
     integer,
     map_of,
     text,
@@ -68,7 +69,7 @@ POOL: Final = Table(
 
 
 def _pool(value: object, where: str) -> IpamPool:
-    return IpamPool(**POOL.decode(value, where))  # type: ignore[arg-type]
+    return built(IpamPool, POOL.decode(value, where))
 
 
 IPAM: Final = Table(
@@ -124,7 +125,7 @@ def network_spec(document: object) -> NetworkSpec:
     name = str(decoded.setdefault("name", ""))
     if not name.strip():
         raise invalid("invalid network name: name is empty")
-    return NetworkSpec(**{**decoded, **ipam})  # type: ignore[arg-type]
+    return built(NetworkSpec, {**decoded, **ipam})
 
 
 def endpoint_request(network: str, value: object, where: str) -> EndpointRequest:
@@ -151,7 +152,7 @@ def endpoint_request(network: str, value: object, where: str) -> EndpointRequest
                 Kind.NOT_IMPLEMENTED,
                 f"{where}.DriverOpts {printable(option)} is not served by this engine yet",
             )
-    return EndpointRequest(network, **decoded, **ipam)  # type: ignore[arg-type]
+    return built(EndpointRequest, {"network": network, **decoded, **ipam})
 
 
 def networks_of_create(value: object, host: HostConfig, mac: str) -> tuple[EndpointRequest, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import subprocess
@@ -331,7 +332,7 @@ def test_case_105_ipv6(world: World) -> None:
         for where, address in ((world.neighbour, "fd00:1::1"), (world.host, "fd00:1::1"),
                                (other.namespace, "fd00:77::1")):  # fmt: skip
             # The kernel takes a second for its link-local addresses.
-            eventually(lambda at=(where, address): fetch6(*at, 8080).startswith("six"), 6)  # type: ignore[misc]
+            eventually(functools.partial(_is_six, where, address), 6)
         # Not from outside, but by the published port.
         world.neighbour.command("ip", "-6", "route", "add", "fd00:77::/64", "via", "fd00:1::1")
         assert fetch6(world.neighbour, web.endpoint.address6, 80) == ""
@@ -357,6 +358,10 @@ def fetch6(where: Namespace, address: str, port: int) -> str:
             return ""
 
     return where.do(probe)
+
+
+def _is_six(where: Namespace, address: str) -> bool:
+    return fetch6(where, address, 8080).startswith("six")
 
 
 def _check_outwards6(world: World, box: Box) -> None:

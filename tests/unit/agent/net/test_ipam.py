@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from agent.errors import EngineError
-from agent.net.ipam import DEFAULT_POOLS, AddressPool, choose_subnet, conflicting
+from agent.net.ipam import DEFAULT_POOLS, Address, AddressPool, choose_subnet, conflicting
 
 SMALL = IPv4Network("10.0.0.0/29")
 GATEWAY = IPv4Address("10.0.0.1")
@@ -50,16 +50,16 @@ def test_claim() -> None:
 class PoolMachine(RuleBasedStateMachine):
     """Never two owners of one address, never the gateway or the subnet's edges."""
 
-    live: Bundle[tuple[IPv4Address, str]] = Bundle("live")
+    live: Bundle[tuple[Address, str]] = Bundle("live")
 
     def __init__(self) -> None:
         super().__init__()
         self.pool = AddressPool(IPv4Network("10.9.0.0/28"), IPv4Address("10.9.0.14"))
-        self.model: dict[IPv4Address, str] = {}
+        self.model: dict[Address, str] = {}
         self.count = 0
 
     @rule(target=live)
-    def take(self) -> tuple[IPv4Address, str]:
+    def take(self) -> tuple[Address, str]:
         self.count += 1
         owner = str(self.count)
         try:
@@ -72,7 +72,7 @@ class PoolMachine(RuleBasedStateMachine):
         return address, owner
 
     @rule(one=consumes(live))
-    def give_back(self, one: tuple[IPv4Address, str]) -> None:
+    def give_back(self, one: tuple[Address, str]) -> None:
         self.pool.give_back(*one)
         self.model.pop(one[0], None)
 

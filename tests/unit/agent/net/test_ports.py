@@ -7,6 +7,7 @@ import pytest
 
 from agent.engine.model import PortBinding, PublishedPort
 from agent.errors import EngineError, Kind
+from agent.net.ipam import Address
 from agent.net.ports import (
     HostPorts,
     expand,
@@ -18,7 +19,7 @@ from agent.net.ports import (
 
 
 class Socket:
-    def __init__(self, owner: Host, key: tuple[str, IPv4Address, int]) -> None:
+    def __init__(self, owner: Host, key: tuple[str, Address, int]) -> None:
         self._owner, self._key = owner, key
 
     def close(self) -> None:
@@ -30,9 +31,9 @@ class Host:
 
     def __init__(self, *busy: int) -> None:
         self.busy = busy
-        self.bound: set[tuple[str, IPv4Address, int]] = set()
+        self.bound: set[tuple[str, Address, int]] = set()
 
-    def bind(self, protocol: str, address: IPv4Address, port: int) -> Socket:
+    def bind(self, protocol: str, address: Address, port: int) -> Socket:
         if port in self.busy:
             raise OSError(errno.EADDRINUSE, "Address already in use")
         self.bound.add((protocol, address, port))

@@ -9,7 +9,7 @@ import pytest
 from agent.errors import EngineError
 from agent.net import record
 from agent.net.behind import Behind
-from agent.net.network import parse_bip
+from agent.net.bip import parse_bip
 
 
 def test_record_comes_back(tmp_path: Path) -> None:
