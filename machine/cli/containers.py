@@ -429,32 +429,3 @@ def _find(client: Engine, name: str, places: dict[str, str], *, size: bool) -> o
     raise MachineError(
         f"Error: No such {next(iter(places)) if len(places) == 1 else 'object'}: {name}"
     )
-
-
-@click.command(cls=DockerCommand)
-@click.option("-f", "--format", "template", default="", help="Format output using a Go template")
-@click.pass_obj
-def info(session: Session, template: str) -> None:
-    """Display engine-wide information."""
-    found = engine(session).get("/info")
-    if template or not isinstance(found, dict):
-        formatted(session, [found], template)
-        return
-    for name in ("Name", "ServerVersion", "OperatingSystem", "KernelVersion", "Architecture"):
-        session.say(f"{name}: {printable(str(found.get(name)))}")
-    for name in ("NCPU", "MemTotal", "Driver", "CgroupVersion", "DefaultRuntime", "DockerRootDir"):
-        session.say(f"{name}: {printable(str(found.get(name)))}")
-    counts = [
-        f"{found.get(f'Containers{w}')} {w.lower()}" for w in ("Running", "Paused", "Stopped")
-    ]
-    session.say(f"Containers: {found.get('Containers')} ({', '.join(counts)})")
-    session.say(f"Images: {found.get('Images')}")
-
-
-@click.command(cls=DockerCommand)
-@click.option("-f", "--format", "template", default="", help="Format output using a Go template")
-@click.pass_obj
-def version(session: Session, template: str) -> None:
-    """Show the engine's version information."""
-    found = engine(session).get("/version")
-    formatted(session, [{"Client": {"Name": session.program}, "Server": found}], template)

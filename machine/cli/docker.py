@@ -16,13 +16,15 @@ from machine.errors import MachineError
 _C: Final = "machine.cli.containers"
 _I: Final = "machine.cli.images"
 _A: Final = "machine.cli.archives"
+_F: Final = "machine.cli.enginefacts"
 _V: Final = "machine.cli.volumes"
 
 # docker's words -> where the command is.  Two words are a management command (`container ls`).
 TABLE: Final[dict[str, str]] = {
     **{verb: f"{_C}:{verb}" for verb in ("attach", "events", "inspect", "kill", "logs", "pause")},
     **{verb: f"{_C}:{verb}" for verb in ("port", "ps", "rename", "restart", "rm", "start")},
-    **{verb: f"{_C}:{verb}" for verb in ("stop", "unpause", "wait", "info", "version")},
+    **{verb: f"{_C}:{verb}" for verb in ("stop", "unpause", "wait")},
+    **{verb: f"{_F}:{verb}" for verb in ("info", "version")},
     "exec": f"{_C}:exec_",
     "run": "machine.cli.run:run",
     "create": "machine.cli.run:create",
@@ -63,7 +65,7 @@ TABLE: Final[dict[str, str]] = {
     **{f"container {verb}": f"machine.cli.usage:{verb}" for verb in ("stats", "top", "update")},
     "container prune": "machine.cli.usage:container_prune",
     "volume prune": "machine.cli.usage:volume_prune",
-    "system info": f"{_C}:info",
+    "system info": f"{_F}:info",
     "system events": f"{_C}:events",
 }
 # The rest of docker's grammar: known, and said to be not served rather than unknown.

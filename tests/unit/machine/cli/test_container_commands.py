@@ -149,3 +149,25 @@ def test_no_machine_is_selected(tmp_path: Path) -> None:
     session = Session("machine", {}, io.StringIO(), io.StringIO(), io.StringIO())
     with pytest.raises(MachineError, match="No machine is selected"):
         root.main(["-s", str(tmp_path), "ps"], standalone_mode=False, obj=session)
+
+
+def test_version_and_info_are_dockers_text(tmp_path: Path) -> None:
+    version = {
+        "Version": "1.2", "ApiVersion": "1.51", "MinAPIVersion": "1.24", "Os": "linux",
+        "Arch": "amd64", "Platform": {"Name": "Machine Engine"},
+        "Components": [{"Name": "Engine", "Version": "1.2"}, {"Name": "crun", "Version": "1.8"}],
+    }  # fmt: skip
+    answers: dict[str, Answer] = {
+        "GET /version": (200, version),
+        "GET /info": (200, {"Name": "web\x1b[2J", "MemTotal": 3 << 30, "Labels": ["a=b"]}),
+    }
+    (tmp_path / "v").mkdir()
+    (tmp_path / "i").mkdir()
+    _, text, _ = _machine(tmp_path / "v", answers, "docker", "version")
+    assert "Server: Machine Engine" in text
+    assert "  API version:      1.51 (minimum version 1.24)" in text
+    assert " crun:\n  Version:          1.8" in text
+    _, text, _ = _machine(tmp_path / "i", answers, "docker", "info")
+    assert " Name: web\\x1b[2J\n" in text
+    assert " Total Memory: 3GiB\n" in text
+    assert " Labels:\n  a=b\n" in text
