@@ -309,4 +309,4 @@ def test_networks(box: Installed) -> None:
     assert inside["Name"] == "one"
     address = box.docker("inspect", "one", "--format", "{{.NetworkSettings.IPAddress}}").text
     assert inside["IPv4Address"].split("/")[0] == address
-    box.fails("network", "inspect", "nosuch", says="nosuch not found")
+    box.fails("network", "inspect", "nosuch", says="nosuch")

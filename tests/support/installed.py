@@ -173,7 +173,7 @@ class Installed:
         """The docker client, which must end with `status` and complain with `says`."""
         done = self.docker(*arguments, check=False)
         assert done.status == status, (arguments, done)
-        assert says in done.complaint, (arguments, done.complaint)
+        assert says.lower() in done.complaint.lower(), (arguments, done.complaint)
         return done
 
     def machine(self, *arguments: str, data: bytes = b"", **more: object) -> Done:
