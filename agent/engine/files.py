@@ -28,7 +28,7 @@ from agent.host.treetar import TreeTar
 from agent.host.untar import Rules, Untar
 from agent.wire.streams import BodyReader
 
-_PIECE = 1 << 18
+_PIECE = 1 << 20
 _MAX_PATH = 4096
 
 

@@ -216,8 +216,13 @@ class Untar:
     def _attributes(self, fd: int, entry: Entry) -> None:
         """Owner before mode (chown clears set-id bits), attributes after both, times last."""
         uid, gid = self._rules.owner or (entry.uid, entry.gid)
-        os.fchown(fd, uid, gid)
-        os.fchmod(fd, entry.mode)
+        info = os.fstat(fd)
+        # Each of the two is a transaction of the file system, and most files are right as they are.
+        moved = (info.st_uid, info.st_gid) != (uid, gid)
+        if moved:
+            os.fchown(fd, uid, gid)
+        if moved or stat.S_IMODE(info.st_mode) != entry.mode:
+            os.fchmod(fd, entry.mode)
         _set_xattrs(fd, entry)
         moment = _moment(entry)
         os.utime(fd, ns=(moment, moment))

@@ -65,10 +65,7 @@ class UploadPipe:
                 if self._ended:
                     return b""
                 self._changed.wait()
-            data = self._chunks.popleft()
-            if len(data) > size:
-                self._chunks.appendleft(data[size:])
-                data = data[:size]
+            data = self._take(size)
             self._size -= len(data)
             wake = self._blocked and self._size <= self._capacity // 2
             if wake:
@@ -76,6 +73,19 @@ class UploadPipe:
         if wake:
             _call(self._loop, self._room)
         return data
+
+    def _take(self, size: int) -> bytes:
+        """What is there, up to `size` bytes, in one piece: each turn between loop and worker costs
+        more than the copy."""
+        pieces: list[bytes] = []
+        while self._chunks and len(self._chunks[0]) <= size:
+            pieces.append(self._chunks.popleft())
+            size -= len(pieces[-1])
+        if not pieces:
+            data = self._chunks.popleft()
+            self._chunks.appendleft(data[size:])
+            return data[:size]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class DownloadPipe:
