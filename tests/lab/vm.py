@@ -17,7 +17,8 @@ from tests.lab import network
 from tests.lab.enter import Overlay, Root
 from tests.lab.environment import CLEAN_ENVIRONMENT
 from tests.lab.errors import LabError
-from tests.lab.host import Host, HostRecord, furnish
+from tests.lab.host import USERS, Host, HostRecord, answers_ssh, furnish
+from tests.lab.process import run
 from tests.lab.supervise import Unit
 from tests.lab.vmimage import IMAGE_ON_VM, archive, tree
 from tests.lab.waiting import wait_until
@@ -25,6 +26,7 @@ from tests.lab.waiting import wait_until
 PROCESSORS, MEBIBYTES = 2, 768
 _BOOT_SECONDS = 240.0  # 15 on an idle computer; emulation shares it with everything else
 _TAP = "tap0"
+_LONGEST_SOCKET = 85  # of 107; ssh puts a random suffix behind while it makes one
 # no initramfs, so nothing renames eth0; mitigations cost a third of the speed
 _KERNEL = "root=/dev/vda rw console=ttyS0 quiet mitigations=off net.ifnames=0 panic=5"
 _NETWORK = """\
@@ -102,25 +104,56 @@ class Vm(Host):
 
     def stop(self) -> None:
         """Cut the power: the system inside is not told. Nothing happens when it is off."""
+        self._log_out()
         pid = self.init_pid
         if pid is not None:
             os.kill(pid, signal.SIGTERM)  # the emulator writes its own tables and ends
             wait_until(lambda: not self.running, 20, f"power off of {self.name}")
         super().stop()
 
+    def _log_out(self) -> None:
+        """End the shared logins: they would wait for answers of a machine that is off."""
+        for user in USERS:
+            if (self.directory / f"ssh-{user}").exists():
+                run([*self.ssh_argv(user), "-Oexit"], check=False)
+
     def wait_ssh(self, seconds: float = _BOOT_SECONDS) -> None:
         """Return when SSH answers. Raises LabError with the console's end after `seconds`."""
-        super().wait_ssh(seconds)
+        what = f"ssh of {self.name} at {self.ip}"
+        try:
+            wait_until(lambda: answers_ssh(self.ip), seconds, what, interval=0.05)
+        except LabError as late:
+            raise LabError(f"{late}\n{self.console()[-2000:]}") from late
 
     def wait_reboot(self, boot_id: str, seconds: float = _BOOT_SECONDS) -> None:
-        """Return when it has booted since `boot_id()` was that, and SSH answers."""
-        super().wait_reboot(boot_id, seconds)
+        """Return when it has booted since `boot_id()` was that, and SSH answers.
+
+        Asking is dear here (a login costs the guest a second), so its SSH server is watched going
+        away and coming back.
+        """
+        what = f"{self.name} to go down"
+        wait_until(lambda: not answers_ssh(self.ip), seconds, what, interval=0.05)
+        self.wait_ssh(seconds)
+        if self.boot_id() == boot_id:
+            raise LabError(f"{self.name} was away for a moment, but did not reboot")
+
+    def ssh_argv(self, user: str = "root") -> list[str]:
+        """The ssh command up to the remote command. Logins are shared for a minute."""
+        argv = super().ssh_argv(user)
+        control = f"{self.directory}/ssh-{user}"
+        if len(control) > _LONGEST_SOCKET:
+            return argv
+        options = (
+            f"ControlPath={control}", "ControlMaster=auto", "ControlPersist=60",
+            "ServerAliveInterval=5", "ServerAliveCountMax=3", "ConnectTimeout=20",
+        )  # fmt: skip
+        return [*argv[:-1], *(f"-o{option}" for option in options), argv[-1]]
 
     def inside_argv(self, argv: Sequence[str]) -> list[str]:
         """The command that runs `argv` inside: over SSH, there is no other way in."""
         if not self.running:
             raise LabError(f"virtual machine {self.name} is off")
-        return [*self.ssh_argv(), "-oConnectTimeout=15", shlex.join(argv)]
+        return [*self.ssh_argv(), shlex.join(argv)]
 
     def _hardware(self) -> Unit:
         folder = self.directory

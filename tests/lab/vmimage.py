@@ -40,10 +40,11 @@ mkdir systemd-udev-trigger.service.d
 printf '[Service]\\nExecStart=\\nExecStart=udevadm trigger --action=add --subsystem-match=net\\n' \
   >systemd-udev-trigger.service.d/lab.conf
 systemctl enable systemd-networkd
+# user@: a service manager for each login would double the time of one
 for unit in systemd-networkd-wait-online systemd-network-generator systemd-journal-flush \
   systemd-update-utmp systemd-update-utmp-runlevel kmod-static-nodes systemd-pstore \
   systemd-journal-catalog-update systemd-update-done systemd-networkd-persistent-storage \
-  modprobe@configfs modprobe@drm modprobe@efi_pstore modprobe@fuse modprobe@dm_mod modprobe@loop
+  user@ user-runtime-dir@ modprobe@configfs modprobe@drm modprobe@efi_pstore modprobe@fuse modprobe@dm_mod modprobe@loop
 do ln -sf /dev/null $unit.service; done
 printf '/dev/vda / ext4 defaults,noatime 0 0\\n' >/etc/fstab
 mkdir -p /etc/systemd/journald.conf.d
