@@ -351,5 +351,8 @@ def _unreachable(target: Target, error: OSError) -> MachineError:
     return MachineError(
         f"Cannot connect to the engine at {target.url}",
         details=_reason(error),
-        hint=f"Is the machine running? Try `machine status {name}`.",
+        # refused: the host itself is up, so `machine status` would not help
+        hint=f"The engine does not run there. Start it: machine provision {name}"
+        if isinstance(error, ConnectionRefusedError)
+        else f"Is the machine running? Try `machine status {name}`.",
     )

@@ -90,6 +90,7 @@ def test_nobody_there(tmp_path: Path) -> None:
     with tls_engine(tmp_path), pytest.raises(MachineError) as caught:
         Engine(Target(f"tcp://127.0.0.1:{port}", tmp_path)).get("/info")
     assert caught.value.details == "Connection refused"
+    assert "machine provision" in caught.value.hint
 
 
 @pytest.mark.parametrize("url", ["http://h:1", "ssh://h", "tcp://", ""])
