@@ -47,18 +47,12 @@ class TransfersUse:
     def pull_all(
         self, name: str, *, platform: str, auth: RegistryAuth | None, progress: Say, gone: Gone
     ) -> list[Image]:
-        found: list[Image] = []
-        for tag in self._port.tags(name, auth):
-            found.append(
-                self._images.pull(
-                    f"{name}:{tag}",
-                    platform=platform,
-                    auth=auth,
-                    progress=progress,
-                    cancelled=gone,
-                )
+        return [
+            self._images.pull(
+                f"{name}:{tag}", platform=platform, auth=auth, progress=progress, cancelled=gone
             )
-        return found
+            for tag in self._port.tags(name, auth)
+        ]
 
     def tags(self, name: str, auth: RegistryAuth | None) -> list[str]:
         return self._port.tags(name, auth)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.api.backend import AttachRequest, Created, CreateRequest, HostFacts, WaitResult
@@ -32,6 +32,15 @@ from agent.engine.model import (
 )
 from agent.engine.networks_use import find
 from agent.engine.ports import NetworkInfo, Removed
+from agent.engine.transfers import (
+    Distribution,
+    Gone,
+    ImageSpace,
+    ImportRequest,
+    Read,
+    Say,
+    SearchHit,
+)
 from agent.errors import EngineError, Kind, not_found
 
 SECOND = 1_000_000_000
@@ -416,11 +425,72 @@ class FakeNetworking:
         self.asked.append(("disconnect", reference, container, force))
 
 
+class FakeTransfers:
+    """`agent.api.backend.TransfersBackend`; `calls` says what was asked of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+
+    def _say(self, progress: Say, *call: object) -> None:
+        self.calls.append(call)
+        progress(Progress("", stream=f"{call[0]} done\n"))
+
+    def push(
+        self, name: str, tag: str, *, auth: RegistryAuth | None, progress: Say, gone: Gone
+    ) -> list[str]:
+        self._say(progress, "push", name, tag, auth.username if auth else "")
+        return [tag]
+
+    def pull_all(
+        self, name: str, *, platform: str, auth: RegistryAuth | None, progress: Say, gone: Gone
+    ) -> list[Image]:
+        self._say(progress, "pull_all", name, platform)
+        return []
+
+    def tags(self, name: str, auth: RegistryAuth | None) -> list[str]:
+        return ["latest"]
+
+    def login(self, auth: RegistryAuth) -> None:
+        self.calls.append(("login", auth.username, auth.password, auth.server_address))
+
+    def distribution(self, name: str, auth: RegistryAuth | None) -> Distribution:
+        return Distribution("sha256:" + "1" * 64, "type", 7, (("linux", "arm", "v7"),))
+
+    def search(self, term: str, limit: int, auth: RegistryAuth | None) -> list[SearchHit]:
+        return [SearchHit(term, "of the people", 9, official=True), SearchHit("x", "", 0, official=False)]
+
+    def save(self, names: Sequence[str], platform: str) -> Generator[bytes, None, None]:
+        self.calls.append(("save", *names, platform))
+        yield b"tar"
+
+    def load(
+        self, read: Read, *, platform: str, quiet: bool, progress: Say, gone: Gone
+    ) -> list[Image]:
+        self._say(progress, "load", read(100), platform, quiet)
+        return []
+
+    def import_tree(
+        self, read: Read, request: ImportRequest, *, progress: Say, gone: Gone
+    ) -> Image:
+        self._say(progress, "import", request)
+        raise not_found("no image in this fake")
+
+    def layer_sizes(self, reference: str) -> list[int]:
+        return [5]
+
+    def space(self) -> ImageSpace:
+        return ImageSpace({}, {}, 12)
+
+    def prune(self, chosen: Callable[[Image], bool]) -> tuple[list[Removed], int]:
+        return [Removed(deleted=one.id) for one in [IMAGE] if chosen(one)], 3
+
+
 class FakeBackend:
     def __init__(self) -> None:
         self.containers = FakeContainers({one.id: one for one in (RUNNING, EXITED)})
         self.execs = FakeExecs()
         self.images = FakeImages()
+        self.transfers = FakeTransfers()
         self.volumes = FakeVolumes()
         self.facts = FACTS
         self.subscription = FakeSubscription()

@@ -287,8 +287,8 @@ DIGEST = "sha256:" + "0" * 64
         ("httpd", DIGEST, f"httpd@{DIGEST}"),
         (f"httpd@{DIGEST}", "", f"httpd@{DIGEST}"),
         ("", "x", None),
-        ("httpd", "", None),
-        ("h:5000/x", "", None),
+        ("httpd", "", ""),
+        ("h:5000/x", "", ""),
     ],
 )
 def test_pull_reference(name, tag, reference):
@@ -328,12 +328,6 @@ def test_pull_error_after_lines(ask, backend):
         next(answer.chunks)
     with pytest.raises(StopIteration):
         next(answer.chunks)
-
-
-def test_import_is_refused(ask):
-    with pytest.raises(EngineError) as caught:
-        ask("POST", "/images/create?fromSrc=-")
-    assert caught.value.kind is Kind.NOT_IMPLEMENTED
 
 
 def test_images(ask, backend):
