@@ -14,6 +14,7 @@ import docker
 import docker.errors
 import pytest
 
+from tests.lab.waiting import wait_until
 from tests.support.installed import Done, Installed
 
 CLASSIC = {"DOCKER_BUILDKIT": "0"}
@@ -177,3 +178,35 @@ def test_commit(clean: Installed) -> None:
     assert clean.docker("run", "--rm", "committed:1").text == "committed"
     found = json.loads(clean.docker("inspect", "committed:1").text)[0]
     assert found["Config"]["Cmd"] == ["cat", "/c"]
+
+
+def test_a_missing_base_is_pulled(clean: Installed) -> None:
+    clean.docker("rmi", "-f", "alpine:latest", check=False)
+    said = build(clean, "-", data=b"FROM alpine\nRUN cat /etc/os-release | head -1\n")
+    assert "latest: Pulling from library/alpine" in said.text
+    assert "Status: Downloaded newer image for alpine:latest" in said.text
+    again = build(clean, "--pull", "-", data=b"FROM alpine\nRUN true\n")
+    assert "Status: Image is up to date for alpine:latest" in again.text
+    failed = build(clean, "-", data=b"FROM nosuchimage:1\n", check=False)
+    assert failed.status == 1
+    assert "nosuchimage" in failed.complaint
+
+
+def test_an_interrupted_client_leaves_nothing(clean: Installed) -> None:
+    before = clean.api("GET", "/images/json", all=1).json()
+    running = clean.begin("docker", "build", "-", env={**clean.environment, **CLASSIC})
+    assert running.stdin is not None
+    assert running.stdout is not None
+    running.stdin.write(b"FROM busybox\nRUN echo first\nRUN echo started; sleep 300\n")
+    running.stdin.close()
+    while b"started" not in (line := running.stdout.readline()) or b"RUN" in line:
+        assert line, running.stderr.read() if running.stderr else ""
+    running.kill()
+    running.wait()
+    for stream in (running.stdout, running.stderr):
+        if stream is not None:
+            stream.close()
+    wait_until(
+        lambda: not clean.host.run("pgrep", "-x", "sleep", check=False).stdout, 5, "it is gone"
+    )
+    assert clean.api("GET", "/images/json", all=1).json() == before
