@@ -53,17 +53,32 @@ def _own_capabilities() -> tuple[str, ...]:
 
 def _swap_limit(hierarchies: Hierarchies) -> bool:
     if hierarchies.unified:
-        return os.path.exists("/proc/swaps")  # memory.swap.max is in every group but the root's
+        return unified_swap(hierarchies.v2)
     names = (f"{folder}/memory.memsw.limit_in_bytes" for folder in hierarchies.v1)
     return any(os.path.exists(name) for name in names)
 
 
 def weighs_block_io(hierarchies: Hierarchies) -> bool:
-    """Without BFQ or CFQ (version 1) or io.weight (version 2) there are no weights."""
+    """Without io.weight (version 2) or blkio.weight (version 1) there are no weights.
+
+    With BFQ alone a version 1 hierarchy has blkio.bfq.weight, which crun does not write and which
+    moby does not count.
+    """
     if hierarchies.unified:
         return bool(glob.glob(f"{hierarchies.v2}/*/io.*weight"))
     groups = (one for one in hierarchies.v1 if "blkio" in os.path.basename(one).split(","))
-    return any(glob.glob(f"{group}/blkio.*weight") for group in groups)
+    return any(os.path.exists(f"{group}/blkio.weight") for group in groups)
+
+
+def unified_swap(top: str) -> bool:
+    """Whether groups below `top` have memory.swap.max: a kernel without swap, or one told
+    swapaccount=0, has none, and the runtime fails on a limit that it can't write.
+
+    The root group never has it; a host whose groups have no memory files yet gets the benefit of
+    the doubt.
+    """
+    groups = [os.path.dirname(path) for path in glob.glob(f"{glob.escape(top)}/*/memory.max")]
+    return not groups or any(os.path.exists(f"{group}/memory.swap.max") for group in groups)
 
 
 def all_devices() -> tuple[DeviceNode, ...]:
