@@ -6,14 +6,13 @@ import contextlib
 import dataclasses
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from drivers import options as driver_options
 from drivers.api import DriverContext, HostState, Kill, Restart, StartStop
 from drivers.errors import CannotError
 from drivers.options import Value
-from machine import journal
+from machine import journal, parallel
 from machine.config import BOOT_TIMEOUT
 from machine.errors import (
     EXIT_NOT_FOUND,
@@ -387,8 +386,7 @@ class Service:
         if len(records) == 1:
             failed = [err for err in [one(records[0])] if err]
         else:
-            with ThreadPoolExecutor(PARALLEL) as pool:
-                failed = [err for err in pool.map(one, records) if err]
+            failed = [err for err in parallel.each(one, records, PARALLEL) if err]
         if len(failed) == 1:
             raise failed[0]
         if failed:

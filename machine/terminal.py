@@ -21,6 +21,7 @@ from machine.engine import Engine, Hijacked
 from machine.errors import MachineError
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+FORCED_EXIT = 3  # docker: "got 3 SIGTERM/SIGINTs, forcefully exiting"
 
 
 def is_terminal() -> bool:
@@ -76,9 +77,17 @@ def following_size(engine: Engine, path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def proxied_signals(send: Callable[[str], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM go to the container, as docker's --sig-proxy does."""
+    """SIGINT and SIGTERM go to the container, as docker's --sig-proxy does.
+
+    The third one ends this command, as docker's: a first process without handlers ignores them all.
+    """
+    tries = 0
 
     def forward(number: int, _frame: FrameType | None) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == FORCED_EXIT:
+            raise KeyboardInterrupt
         with contextlib.suppress(MachineError):
             send(signal.Signals(number).name.removeprefix("SIG"))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import click
 
+from machine import parallel
 from machine.cli.grammar import Command
 from machine.cli.session import Session
 from machine.errors import EXIT_NOT_FOUND, MachineError, NotFoundError
@@ -51,8 +51,7 @@ def _each(session: Session, names: tuple[str, ...], ask: Callable[[str], str]) -
         except MachineError as err:
             return "", str(err)
 
-    with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(one, names))
+    answers = parallel.each(one, names)
     for text, _ in answers:
         if text:
             session.say(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 
 import pytest
@@ -76,3 +77,13 @@ def test_the_terminal_comes_back_after_an_error() -> None:
         os.dup2(saved, 0)
         for fd in (saved, leader, follower):
             os.close(fd)
+
+
+def test_the_third_signal_leaves_a_container_that_ignores_them() -> None:
+    sent: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), terminal.proxied_signals(sent.append):
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+    assert sent == ["INT", "INT"]
+    assert signal.getsignal(signal.SIGINT) is before
