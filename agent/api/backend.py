@@ -292,6 +292,10 @@ class Upkeep(Protocol):
         """(removed ids, bytes) of those that don't run and are chosen."""
         ...
 
+    def volume_size(self, volume: Volume) -> int:
+        """Bytes on disk of a volume's files."""
+        ...
+
     def prune_volumes(self, chosen: Callable[[Volume], bool]) -> tuple[list[str], int]:
         """(removed names, bytes) of those that nobody uses and are chosen."""
         ...

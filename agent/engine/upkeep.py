@@ -91,7 +91,7 @@ class Upkeep:
         for volume in self._core.ports.volumes.all():
             if not chosen(volume) or self._core.claims.users(volume.name):
                 continue
-            size = self._volume_size(volume)
+            size = self.volume_size(volume)
             try:
                 self._volumes.remove(volume.name, force=True)
             except EngineError as error:
@@ -103,7 +103,8 @@ class Upkeep:
         self._core.bus.publish("volume", "prune", "", {"reclaimed": str(freed)})
         return removed, freed
 
-    def _volume_size(self, volume: Volume) -> int:
+    def volume_size(self, volume: Volume) -> int:
+        """Bytes on disk; 0 when they can't be counted."""
         try:
             return self._core.files.usage(volume.mountpoint)
         except OSError:

@@ -90,7 +90,12 @@ def list_all(api: Api, call: Call) -> Answer:
         limit = moment_or_ago(until, "until", api.now())
         images = [one for one in images if limit is None or created_seconds(one) * SECOND <= limit]
     images.sort(key=created_seconds, reverse=True)
-    return json_reply([image_summary(one, call.version) for one in images])
+    lines = [image_summary(one, call.version) for one in images]
+    if call.query.flag("shared-size"):
+        shared = api.backend.transfers.space().shared
+        for line in lines:
+            line["SharedSize"] = shared.get(str(line["Id"]), 0)
+    return json_reply(lines)
 
 
 def inspect(api: Api, call: Call) -> Answer:

@@ -197,7 +197,7 @@ _DISK_KINDS: Final = frozenset({"container", "image", "volume", "build-cache"})
 
 
 def disk_usage(api: Api, call: Call) -> Answer:
-    """Sizes of volumes are not measured: -1, "not available"."""
+    """GET /system/df: what images, containers, volumes and the build cache take on disk."""
     wanted = set(call.query.all("type")) or _DISK_KINDS
     if unknown := wanted - _DISK_KINDS:
         raise invalid(f"unknown object type: {sorted(unknown)[0]}")
@@ -230,7 +230,13 @@ def disk_usage(api: Api, call: Call) -> Answer:
     if "volume" in wanted:
         mounted = [mount.name for one in containers for mount in one.mounts if mount.name]
         document["Volumes"] = [
-            {**volume_document(one), "UsageData": {"RefCount": mounted.count(one.name), "Size": -1}}
+            {
+                **volume_document(one),
+                "UsageData": {
+                    "RefCount": mounted.count(one.name),
+                    "Size": api.backend.upkeep.volume_size(one),
+                },
+            }
             for one in api.backend.volumes.all()
         ]
     if "build-cache" in wanted:

@@ -485,12 +485,20 @@ class FakeTransfers:
         return [Removed(deleted=one.id) for one in [IMAGE] if chosen(one)], 3
 
 
+class FakeUpkeep:
+    """The part of `agent.api.backend.Upkeep` that df asks."""
+
+    def volume_size(self, volume: Volume) -> int:
+        return len(volume.name)
+
+
 class FakeBackend:
     def __init__(self) -> None:
         self.containers = FakeContainers({one.id: one for one in (RUNNING, EXITED)})
         self.execs = FakeExecs()
         self.images = FakeImages()
         self.transfers = FakeTransfers()
+        self.upkeep = FakeUpkeep()
         self.volumes = FakeVolumes()
         self.facts = FACTS
         self.subscription = FakeSubscription()

@@ -437,7 +437,7 @@ def test_disk_usage(ask, backend):
     document = shown(ask("GET", "/system/df"))
     assert set(document) == {"LayersSize", "Images", "Containers", "Volumes", "BuildCache"}
     assert document["Images"][0]["Containers"] == 2
-    assert document["Volumes"][0]["UsageData"] == {"RefCount": 1, "Size": -1}
+    assert document["Volumes"][0]["UsageData"] == {"RefCount": 1, "Size": 4}
     assert set(shown(ask("GET", "/system/df?type=volume"))) == {"Volumes"}
     with pytest.raises(EngineError, match="unknown object type"):
         ask("GET", "/system/df?type=moon")
