@@ -83,7 +83,7 @@ CONTAINER_CONFIG: Final = Table(
 
 
 def container_config(document: Document) -> ContainerConfig:
-    """Decodes and checks.  Raises EngineError: INVALID, NOT_IMPLEMENTED."""
+    """Decodes and checks.  Raises EngineError: INVALID."""
     config = built(ContainerConfig, CONTAINER_CONFIG.decode(document))
     if not config.image:
         raise invalid("no image specified")

@@ -33,7 +33,7 @@ def valid_name(name: str) -> str:
 def create_request(document: object, name: str, platform: str) -> CreateRequest:
     """Decodes and checks everything before anything is done.
 
-    Raises EngineError: INVALID, NOT_IMPLEMENTED (names the field that is not served).
+    Raises EngineError: INVALID (names the field that is not served).
     """
     if document is None:
         raise invalid("invalid JSON: got EOF while reading request body")

@@ -196,10 +196,15 @@ def is_zero(value: object) -> bool:
 
 
 def refuse_unless_zero(value: object, path: str, harmless: tuple[object, ...] = ()) -> None:
-    """Raises EngineError (NOT_IMPLEMENTED) that names the field."""
+    """Raises EngineError (INVALID) that names the field."""
     if is_zero(value) or any(value == one for one in harmless):
         return
-    raise not_served(path)
+    raise refused(path)
+
+
+def refused(what: str) -> EngineError:
+    """A part of a request that can't be honoured: the client's to change, so a 400."""
+    return invalid(f"{printable(what)} is not served by this engine yet")
 
 
 def not_served(what: str) -> EngineError:

@@ -16,7 +16,7 @@ from agent.api.schema.fields import (
     built,
     integer,
     integers,
-    not_served,
+    refused,
     text,
     text_map,
     texts,
@@ -174,11 +174,11 @@ def _log_config(value: object, where: str) -> dict[str, object]:
     decoded = LOG_CONFIG.decode(value, where)
     driver = decoded.get("log_driver", "")
     if driver not in {"", "json-file", "local", "none"}:
-        raise not_served(f"{where}.Type {driver}")
+        raise refused(f"{where}.Type {driver}")
     options = cast("dict[str, str]", decoded.get("log_options", {}))
     for option, setting in options.items():
         if driver == "none" or option not in _LOG_OPTIONS:
-            raise not_served(f"{where}.Config {option}={setting}")
+            raise refused(f"{where}.Config {option}={setting}")
         _check_log_option(option, setting, where)
     return decoded
 
@@ -195,7 +195,7 @@ def _check_log_option(option: str, setting: str, where: str) -> None:
         if int(setting) < 1:
             raise invalid("max-file cannot be less than 1")
     elif (option, setting) not in {("mode", "blocking"), ("compress", "false")}:
-        raise not_served(f"{where}.Config {option}={setting}")
+        raise refused(f"{where}.Config {option}={setting}")
 
 
 WEIGHT_DEVICE: Final = Table(
@@ -370,7 +370,7 @@ _RESOURCE_NAMES: Final = frozenset(field.name for field in dataclass_fields(Reso
 
 
 def host_config(document: Document) -> HostConfig:
-    """Decodes and checks.  Raises EngineError: INVALID, NOT_IMPLEMENTED."""
+    """Decodes and checks.  Raises EngineError: INVALID."""
     decoded = HOST_CONFIG.decode(document)
     decoded.update(cast("Document", decoded.pop("log_config", {})))
     limits = {name: decoded.pop(name) for name in _RESOURCE_NAMES & decoded.keys()}

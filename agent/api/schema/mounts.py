@@ -12,7 +12,7 @@ from agent.api.schema.fields import (
     boolean,
     built,
     integer,
-    not_served,
+    refused,
     text,
     text_map,
     texts,
@@ -104,7 +104,7 @@ def _mount(value: object, where: str) -> MountRequest:
     kind = str(decoded.get("type", ""))
     if kind not in {"bind", "volume", "tmpfs"}:
         if kind in {"image", "npipe", "cluster"}:
-            raise not_served(f'mount type "{kind}"')
+            raise refused(f'mount type "{kind}"')
         raise invalid(f'mount type unknown: "{printable(kind)}"')
     _check(decoded, kind)
     parts: Document = {}
@@ -159,7 +159,7 @@ _array = array_of(_mount)
 
 
 def mounts(value: object, where: str) -> tuple[MountRequest, ...]:
-    """HostConfig.Mounts.  Raises EngineError: INVALID, NOT_IMPLEMENTED."""
+    """HostConfig.Mounts.  Raises EngineError: INVALID."""
     if not isinstance(value, list):
         raise wrong_type(value, where, "[]mount.Mount")
     return _array(value, where)

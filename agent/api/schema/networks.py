@@ -111,7 +111,7 @@ _ENDPOINT_OPTIONS: Final = frozenset({"com.docker.network.endpoint.ifname"})
 
 
 def network_spec(document: object) -> NetworkSpec:
-    """Raises EngineError: INVALID, NOT_IMPLEMENTED (names the field), UNAVAILABLE (swarm)."""
+    """Raises EngineError: INVALID (names the field), UNAVAILABLE (swarm)."""
     decoded = NETWORK_CREATE.decode({} if document is None else document)
     ipam = IPAM.decode(decoded.pop("ipam", {}), "NetworkCreateRequest.IPAM")
     scope = decoded.pop("scope", "")
@@ -129,7 +129,7 @@ def network_spec(document: object) -> NetworkSpec:
 
 
 def endpoint_request(network: str, value: object, where: str) -> EndpointRequest:
-    """One EndpointSettings.  Raises EngineError: INVALID, NOT_IMPLEMENTED (names the field)."""
+    """One EndpointSettings.  Raises EngineError: INVALID (names the field)."""
     if value is None:
         return EndpointRequest(network)
     decoded = ENDPOINT.decode(value, where)
@@ -149,7 +149,7 @@ def endpoint_request(network: str, value: object, where: str) -> EndpointRequest
     for option in options:
         if option not in _ENDPOINT_OPTIONS:
             raise EngineError(
-                Kind.NOT_IMPLEMENTED,
+                Kind.INVALID,
                 f"{where}.DriverOpts {printable(option)} is not served by this engine yet",
             )
     return built(EndpointRequest, {"network": network, **decoded, **ipam})
