@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -141,8 +142,9 @@ def create(ctx: click.Context, /, **given: Any) -> None:
         ) from err
     from machine.service import CreateRequest
 
+    own = shlex.join(session.own_command)
     session.resume_hint = (
-        f'Run the same command again to go on, or "{session.program} rm {name}" to leave nothing.'
+        f'Run the same command again to go on, or "{own} rm {name}" to leave nothing.'
     )
     driver = ctx.meta["machine.driver"]
     request = CreateRequest(
@@ -153,7 +155,7 @@ def create(ctx: click.Context, /, **given: Any) -> None:
     session.say("Docker is up and running!")
     session.say(
         "To see how to connect your Docker Client to the Docker Engine running on this virtual "
-        f"machine, run: {session.program} env {name}"
+        f"machine, run: {own} env {name}"
     )
 
 

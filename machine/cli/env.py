@@ -53,9 +53,7 @@ def env(
 def _own_command(
     session: Session, shell: str, names: tuple[str, ...], *, unset: bool, no_proxy: bool
 ) -> str:
-    storage = session.flags.storage_path
-    given = storage and session.env.get("MACHINE_STORAGE_PATH") != storage
-    words = [session.program, *(["--storage-path", str(storage)] if given else []), "env"]
+    words = [*session.own_command, "env"]
     words += ["-u"] if unset else []
     words += ["--no-proxy"] if no_proxy else []
     words += ["--shell", shell] if shell else []

@@ -53,6 +53,13 @@ class Session:
         return storage_path(self.flags.storage_path, self.env)
 
     @property
+    def own_command(self) -> list[str]:
+        """How this program is called again for the same store: what hints must say."""
+        storage = self.flags.storage_path
+        given = storage and self.env.get("MACHINE_STORAGE_PATH") != storage
+        return [self.program, *(["--storage-path", str(storage)] if given else [])]
+
+    @property
     def cache(self) -> Path:
         return cache_path(self.env)
 

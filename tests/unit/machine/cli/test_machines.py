@@ -104,3 +104,11 @@ def test_scp_between_two_local_paths(tmp_path: Path) -> None:
         _run(_store(tmp_path), "scp", "a", "b")
     with pytest.raises(MachineError, match="is on this computer already"):
         _run(_store(tmp_path), "mount", "localhost:/x")
+
+
+def test_hints_name_the_store_that_was_given(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    _, text = _run(store, "env", "-u", SHELL="/bin/sh")
+    assert text.endswith(f'# eval "$(machine --storage-path {store} env -u)"\n')
+    _, text = _run(store, "env", "-u", SHELL="/bin/sh", MACHINE_STORAGE_PATH=str(store))
+    assert text.endswith('# eval "$(machine env -u)"\n')
