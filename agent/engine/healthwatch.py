@@ -45,6 +45,7 @@ class _Watched:
     begun: int = 0  # of the present check; ns, 0 = none
     number: int = 0  # counts the checks: what comes late of an earlier one is dropped
     process: ExecProcess | None = None
+    code: int | None = None  # a quick check has ended before its start was told
     descriptor: int = -1
     output: bytearray = field(default_factory=bytearray)
     cut: bool = False
@@ -177,6 +178,7 @@ class HealthWatch:
         watched.number += 1
         watched.begun = self._core.ports.clock.now()
         watched.output.clear()
+        watched.code = None
         watched.cut = False
         number = watched.number
         self._later(watched.check.timeout, lambda: self._too_slow(watched, number))
@@ -224,6 +226,8 @@ class HealthWatch:
             watched.descriptor = stream.fileno()
             self._streams[watched.descriptor] = watched
             self._epoll.register(watched.descriptor, select.EPOLLIN)
+        if watched.code is not None:
+            self._ended(watched, number, watched.code)
 
     def _drain(self, watched: _Watched) -> None:
         stream = watched.process.stream() if watched.process else None
@@ -243,9 +247,13 @@ class HealthWatch:
                 watched.cut = watched.cut or len(data) > room
 
     def _ended(self, watched: _Watched, number: int, code: int) -> None:
-        if watched.number == number and watched.begun:
-            self._drain(watched)
-            self._finish(watched, number, code, None)
+        if watched.number != number or not watched.begun:
+            return
+        if watched.process is None:
+            watched.code = code  # its output is not in our hands yet
+            return
+        self._drain(watched)
+        self._finish(watched, number, code, None)
 
     def _too_slow(self, watched: _Watched, number: int) -> None:
         if self._alive(watched) and watched.number == number and watched.begun:
