@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agent.engine.model import Image, Progress
@@ -31,26 +32,26 @@ Read = Callable[[int], bytes]
 Say = Callable[[Progress], None]
 
 
+@dataclass(frozen=True)
+class Store:
+    """The parts of the store that a load fills."""
+
+    disk: Disk
+    shelf: LocalShelf
+    jobs: LayerJobs
+    builds: BuildLayers
+    limits: Limits
+
+
 class Loader:
     """One load or import.  Used by one thread."""
 
-    def __init__(  # noqa: PLR0913 - the parts of the store that it fills
-        self,
-        disk: Disk,
-        shelf: LocalShelf,
-        jobs: LayerJobs,
-        builds: BuildLayers,
-        limits: Limits,
-        cancel: Cancellation,
-        say: Say,
-        *,
-        quiet: bool,
-    ) -> None:
-        self._disk = disk
-        self._shelf = shelf
-        self._jobs = jobs
-        self._builds = builds
-        self._limits = limits
+    def __init__(self, store: Store, cancel: Cancellation, say: Say, *, quiet: bool) -> None:
+        self._disk = store.disk
+        self._shelf = store.shelf
+        self._jobs = store.jobs
+        self._builds = store.builds
+        self._limits = store.limits
         self._cancel = cancel
         self._say = say
         self._quiet = quiet

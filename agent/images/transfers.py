@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ from agent.images.cancel import Cancellation
 from agent.images.connection import Connector
 from agent.images.disk import Disk
 from agent.images.jobs import LayerJobs
-from agent.images.loading import Loader
+from agent.images.loading import Loader, Store
 from agent.images.manifest import Descriptor, Manifest
 from agent.images.metadata import Layer, Ref
 from agent.images.push import Known, Push, PushImage, PushLayer, same_registry
@@ -110,7 +111,7 @@ class ImageTransfers:
                     Known(Descriptor(kind, digest, size), repository)
                     for digest, size, kind, repository in self._shelf.blobs(row.diff_id)
                 ),
-                lambda row=row: self._tar(row),  # type: ignore[misc]
+                partial(self._tar, row),
             )
             for row in rows
         ]
@@ -245,7 +246,7 @@ class ImageTransfers:
             SavedLayer(
                 row.diff_id,
                 self._tar_size(row),
-                lambda row=row: self._tar(row),  # type: ignore[misc]
+                partial(self._tar, row),
             )
             for row in rows
         ]
@@ -290,9 +291,8 @@ class ImageTransfers:
     def _loader(self, cancel: Cancellation, say: Say, *, quiet: bool) -> Loader:
         settings = self._settings()
         builds = BuildLayers(self._disk, self._shelf, settings)
-        return Loader(
-            self._disk, self._shelf, self._jobs, builds, settings.limits, cancel, say, quiet=quiet
-        )
+        store = Store(self._disk, self._shelf, self._jobs, builds, settings.limits)
+        return Loader(store, cancel, say, quiet=quiet)
 
     # ------------------------------------------------------------------------------------- sizes
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 import click
 
@@ -112,13 +113,20 @@ def save(session: Session, output: str, platform: str, names: tuple[str, ...]) -
     query = {"names": names, "platform": json.dumps(_platform(platform)) if platform else ""}
     with engine(session).call("GET", "/images/get", query=query) as response:
         if not output:
-            _copy(response, session.stdout.buffer)  # type: ignore[attr-defined]
+            _copy(response, _binary(session.stdout))
             return
         try:
             with Path(output).open("wb") as file:
                 _copy(response, file)
         except OSError as error:
             raise MachineError(f"Can't write {output}: {error.strerror}") from error
+
+
+def _binary(stream: IO[str]) -> BinaryIO:
+    """The bytes below a standard stream."""
+    if not isinstance(stream, io.TextIOWrapper):
+        raise MachineError("an archive needs a real standard stream", hint="Name a file.")
+    return cast("BinaryIO", stream.buffer)
 
 
 def _copy(response: Response, out: BinaryIO) -> None:
@@ -142,7 +150,7 @@ def _pieces(session: Session, path: str) -> Iterator[bytes]:
         except OSError as error:
             raise MachineError(f"Can't read {path}: {error.strerror}") from error
     else:
-        yield from _read(session.stdin.buffer)  # type: ignore[attr-defined]
+        yield from _read(_binary(session.stdin))
 
 
 def _read(file: BinaryIO) -> Iterator[bytes]:

@@ -457,7 +457,10 @@ class FakeTransfers:
         return Distribution("sha256:" + "1" * 64, "type", 7, (("linux", "arm", "v7"),))
 
     def search(self, term: str, limit: int, auth: RegistryAuth | None) -> list[SearchHit]:
-        return [SearchHit(term, "of the people", 9, official=True), SearchHit("x", "", 0, official=False)]
+        return [
+            SearchHit(term, "of the people", 9, official=True),
+            SearchHit("x", "", 0, official=False),
+        ]
 
     def save(self, names: Sequence[str], platform: str) -> Generator[bytes, None, None]:
         self.calls.append(("save", *names, platform))
