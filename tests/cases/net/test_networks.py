@@ -7,6 +7,7 @@ import functools
 import os
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from agent.engine.model import Endpoint, EndpointRequest, IpamPool, NetworkSpec, PortBinding
 from agent.engine.ports import NetworkInfo
 from agent.errors import EngineError, Kind
+from agent.host.syscalls import CLONE_NEWNET, setns
 from agent.net.network import HostNetworks
 from tests.cases.net.test_traffic import eventually
 from tests.cases.net.world import HOST, NEIGHBOUR, Box, Namespace, World, ask
@@ -468,3 +470,42 @@ def test_restarted_ones_find_their_address_free(world: World) -> None:
     assert peer.endpoint is not None
     world.release(peer)
     world.release(box)
+
+
+def test_case_106_no_network_reaches_the_agent(world: World) -> None:
+    world.setup(agent_ports=(2376,))
+    six = make(world, "six", enable_ipv6=True)
+    make(world, "inner", internal=True)
+    world.serve(world.host, "agent", 2376)
+    world.serve(world.host, "other", 2377)
+    for name in ("six", "inner", "bridge"):
+        box = join(world, name)
+        assert box.endpoint is not None
+        gateway = box.endpoint.gateway
+        assert ask(box.namespace, gateway, 2377).startswith("other"), name
+        assert ask(box.namespace, gateway, 2376) == "silence", name
+        assert ask(box.namespace, HOST, 2376) in {"silence", "refused"}, name
+    assert six.enable_ipv6
+
+
+def test_many_networks_at_once(world: World) -> None:
+    """In parallel: no subnet twice, nothing left."""
+    world.setup()
+    rules = world.host.command("nft", "-s", "list", "ruleset")
+    network = network_of(world)
+    made: list[NetworkInfo] = []
+
+    def one(number: int) -> None:
+        setns(world.host.fd, CLONE_NEWNET)  # where the agent's threads are
+        made.append(network.create(NetworkSpec(f"n{number}")))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({info.subnet for info in made}) == 12
+    for info in made:
+        drop(world, info)
+    assert world.host.command("nft", "-s", "list", "ruleset") == rules
+    eventually(lambda: "br-" not in links(world), 4)
