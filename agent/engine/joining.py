@@ -77,6 +77,21 @@ class Joining:
         """Start its name server, or start it anew."""
         self._core.ports.network.serve_names(container.id, pid, self._upstream(container))
 
+    def refresh_links(self, target: Container) -> None:
+        """A container that others link to has started: its lines in their /etc/hosts."""
+        for other in self._core.book.all():
+            if not live(other.state.phase) or not other.host_config.links:
+                continue
+            try:
+                found = linking.resolve(other, self._core.book)
+            except EngineError:
+                continue  # another of its targets is down
+            links = [one for one in found if one.target.id == target.id]
+            if links:
+                text = linking.hosts_lines(links)
+                names = [one.alias for one in links]
+                self._core.files.amend_hosts(other.id, add=text, without_names=names)
+
     def leave(self, container: Container, sandbox: Sandbox) -> None:
         """Undo of `join` and `plug`."""
         self._core.ports.network.silence_names(container.id)

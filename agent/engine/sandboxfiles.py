@@ -55,11 +55,22 @@ class SandboxFiles:
         """In place: a running container sees it."""
         _write(self.paths(identity).resolv_conf, text)
 
-    def amend_hosts(self, identity: str, *, add: str = "", without: Iterable[str] = ()) -> None:
-        """In place: lines of these addresses go, `add` comes at the end; what the container itself
-        has written stays."""
-        path, gone = self.paths(identity).hosts, set(without)
-        kept = [one for one in _read(path).splitlines(keepends=True) if _first(one) not in gone]
+    def amend_hosts(
+        self,
+        identity: str,
+        *,
+        add: str = "",
+        without: Iterable[str] = (),
+        without_names: Iterable[str] = (),
+    ) -> None:
+        """In place: lines of these addresses, and those whose first name is one of these, go; `add`
+        comes at the end; what the container itself has written stays."""
+        path, gone, names = self.paths(identity).hosts, set(without), set(without_names)
+        kept = [
+            one
+            for one in _read(path).splitlines(keepends=True)
+            if _word(one, 0) not in gone and _word(one, 1) not in names
+        ]
         if kept and not kept[-1].endswith("\n"):
             kept.append("\n")
         _write(path, "".join(kept) + add)
@@ -120,8 +131,9 @@ class SandboxFiles:
         return total
 
 
-def _first(line: str) -> str:
-    return line.split(maxsplit=1)[0] if line.strip() else ""
+def _word(line: str, number: int) -> str:
+    words = line.split()
+    return words[number] if number < len(words) else ""
 
 
 def _source_error(path: str, error: OSError) -> EngineError:

@@ -101,6 +101,7 @@ class Starting:
         ports.runtime.start(identity)
         self._respawns.started(identity)
         self._save_running(container, pid, sandbox)
+        self._joining.refresh_links(container)
         return sandbox
 
     def _save_running(self, container: Container, pid: int, sandbox: Sandbox) -> None:

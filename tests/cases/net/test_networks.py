@@ -482,7 +482,7 @@ def test_case_106_no_network_reaches_the_agent(world: World) -> None:
         box = join(world, name)
         assert box.endpoint is not None
         gateway = box.endpoint.gateway
-        assert ask(box.namespace, gateway, 2377).startswith("other"), name
+        assert ask(box.namespace, gateway, 2377, wait=5).startswith("other"), name
         assert ask(box.namespace, gateway, 2376) == "silence", name
         assert ask(box.namespace, HOST, 2376) in {"silence", "refused"}, name
     assert six.enable_ipv6

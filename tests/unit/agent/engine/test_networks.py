@@ -231,7 +231,15 @@ def test_links(world: World) -> None:
     target = world.run("true", name="db")
     address = world.engine.containers.get("db").state.endpoints[0].address
     identity = world.run("true", name="web", host=HostConfig(links=("db:store",)))
+    world.run("true", name="user", host=HostConfig(links=("db:store",)))
     assert f"{address}\tstore {target[:12]} db\n" in etc(world, identity, "hosts")
+    world.end(target)
+    holder = world.run("true", name="holder")  # it gets the address that was free
+    world.engine.containers.start("db")
+    moved = world.engine.containers.get("db").state.endpoints[0].address
+    lines = etc(world, world.engine.containers.get("user").id, "hosts").splitlines()
+    assert [one for one in lines if "store" in one] == [f"{moved}\tstore {target[:12]} db"]
+    assert (moved != address, bool(holder)) == (True, True)
     world.end(target)
     world.make("true", name="late", host=HostConfig(links=("db",)))
     with pytest.raises(EngineError, match="Cannot link to a non running container: /db AS /late"):
