@@ -38,10 +38,14 @@ def test_a_life(box: Installed) -> None:
     box.docker("unpause", "one")
     box.docker("stop", "-t", "0", "one")
     assert health(box, "one")["Status"] == "unhealthy"
-    seen = box.docker("events", "--since", "1m", "--until", "0s", "--format", "{{json .}}").lines
-    actions = [json.loads(line)["Action"] for line in seen]
-    assert "health_status: unhealthy" in actions
-    assert "health_status: healthy" in actions
+
+    def actions() -> set[str]:
+        # The client's "until" is in whole seconds: what happened just now comes a second later.
+        said = box.docker("events", "--since", "1m", "--until", "0s", "--format", "{{json .}}")
+        return {json.loads(line)["Action"] for line in said.lines}
+
+    wanted = {"health_status: unhealthy", "health_status: healthy"}
+    box.wait(lambda: wanted <= actions(), "both events")
 
 
 def test_start_period_and_interval(box: Installed) -> None:
