@@ -5,9 +5,10 @@ import signal
 
 import yaml
 
+from tests.lab.images import ARCHITECTURE
 from tests.live.compose.project import Project
 from tests.live.conftest import MakeProject
-from tests.support.installed import PATIENCE, Installed
+from tests.support.installed import PATIENCE, Installed, Terminal
 
 
 def test_daily_use(project: MakeProject, box: Installed) -> None:
@@ -286,3 +287,79 @@ def test_settings_reach_the_container(project: MakeProject) -> None:
     assert (config["StopSignal"], config["Tty"], config["OpenStdin"]) == ("SIGUSR1", True, True)
     assert host["Annotations"] == {"note": "kept"}
     assert config["Healthcheck"]["StartInterval"] == 100_000_000
+
+
+def test_corners(project: MakeProject, box: Installed) -> None:
+    some = project("corners.yaml")
+    some.up(ARCHITECTURE=ARCHITECTURE)
+    assert set(some.states("-a").values()) == {"running"}
+    assert len(some.states()) == 13
+    assert some.sh("host", "hostname").text == box.host.name
+    assert "sleep 1000" in some.sh("taker", "ps").text.partition("\n")[2]
+    some.sh("reader", "touch /anonymous/seen")
+    assert some.sh("giver", "ls /anonymous").text == "seen"
+    assert some.sh("hooked", "cat /tmp/hooked").text == "33"
+    assert some.sh("giver", "ls /store").text == "begun"
+    shown = some.sh("six", "ip addr show lan0").text
+    assert "10.198.0.3/24" in shown
+    assert "fd00:7777::" in shown
+    assert "default via fd00:7777::1" in some.sh("six", "ip -6 route").text
+    assert some.sh("linked", "ping -c1 -w5 -q stranger").status == 0
+    assert "1" in some.sh("open", "ls -l /dev/nothing").text
+    assert some.sh("limited", "cat /sys/fs/cgroup/cpuset/cpuset.cpus "
+                   "/sys/fs/cgroup/cpuset.cpus.effective", check=False).text == "0"  # fmt: skip
+    some("stop", "-t", "0", "hooked")
+    assert some.sh("giver", "ls /store").lines == ["begun", "ended"]
+
+
+def test_on_a_terminal(project: MakeProject, box: Installed) -> None:
+    daily = project("daily.yaml")
+    environment = box.environment | daily.extra | {"COMPOSE_PROGRESS": "auto"}
+    with Terminal(
+        ["docker", *daily.argv("up", "-d", "--no-build", "job")], environment, box.folder
+    ) as up:
+        assert up.finish() == 0
+        assert b"Started" in up.seen
+    with Terminal(["docker", *daily.argv("exec", "job", "sh")], environment, box.folder) as shell:
+        shell.expect("# ")
+        shell.type("tty\n")
+        shell.expect("/dev/pts/0\r\n")
+        shell.type("exit 9\n")
+        assert shell.finish() == 9
+    with Terminal(
+        ["docker", *daily.argv("run", "--rm", "job", "sh")], environment, box.folder
+    ) as shell:
+        shell.expect("# ")
+        shell.type("echo $((6 * 7))\n")
+        shell.expect("\r\n42\r\n")
+        shell.type("\x04")
+        assert shell.finish() == 0
+    assert daily.states("-a") == {"job-1": "running"}
+
+
+def test_the_lesser_commands(project: MakeProject, box: Installed) -> None:
+    daily = project("daily.yaml")
+    daily.up()
+    rows = [json.loads(x) for x in daily("stats", "--no-stream", "--format", "json").lines]
+    assert {row["Name"] for row in rows} == {"daily-job-1", "daily-web-1"}
+    stamped = daily(
+        "logs", "--no-color", "--tail", "1", "--timestamps", "--since", "5m", "job"
+    ).text
+    assert stamped.startswith("job-1  | 20")
+    assert daily("ps", "--filter", "status=running", "-q").text.count("\n") == 1
+    target = daily.folder / "tree.tar"
+    daily("export", "-o", str(target), "job")
+    assert target.stat().st_size > 1_000_000
+    daily("commit", "job", "own/committed")
+    box.docker("rmi", "own/committed")
+    waiting = daily.begin("wait", "job")
+    daily("kill", "job")
+    out, _ = waiting.communicate(timeout=PATIENCE)
+    assert waiting.returncode == 137, out
+    daily.down()
+    daily.write("services: {x: {image: 'nosuchimage:1'}}")
+    missing = daily("pull", check=False)
+    assert missing.status == 1
+    assert "manifest for nosuchimage:1 not found" in missing.complaint
+    missing = daily("up", "-d", "--pull", "never", check=False)
+    assert "No such image: nosuchimage:1" in missing.complaint
