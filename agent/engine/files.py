@@ -153,6 +153,10 @@ class ContainerFiles:
         self, container: Container, *, writable: bool = False, mounts: bool = True
     ) -> RootView:
         rootfs = self._core.ports.snapshots.rootfs(container.id)
+        if writable:
+            for mount in container.mounts:  # as a start would: a never started container has none
+                if mount.type == "bind" and mount.create_source:
+                    self._core.files.make_source(mount.source)
         return self._core.ports.inside.view(container, rootfs, writable=writable, mounts=mounts)
 
 

@@ -39,7 +39,7 @@ def path_stat(found: PathStat) -> str:
         "name": found.name,
         "size": found.size,
         "mode": go_mode(found.mode),
-        "mtime": rfc3339(found.mtime),
+        "mtime": rfc3339(found.mtime) if found.mtime else "1970-01-01T00:00:00Z",
         "linkTarget": found.link_target,
     }
     return base64.b64encode(json.dumps(document).encode("utf-8", "replace")).decode("ascii")
