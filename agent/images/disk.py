@@ -81,7 +81,12 @@ class Disk:
             self.reaper.add(gone)
 
     def sweep(self) -> None:
-        """At start: what a dead agent was unpacking or deleting."""
+        """At start: what a dead agent was unpacking, writing or deleting."""
+        for algorithm in ("sha256", "sha512"):
+            folder = os.path.join(self.images, "blobs", algorithm)
+            for name in os.listdir(folder):
+                if name.endswith(".new"):
+                    os.unlink(os.path.join(folder, name))
         for folder in (self.layers, self.containers):
             for name in os.listdir(folder):
                 if name.startswith((".new-", ".gone-")):
@@ -159,13 +164,10 @@ class Disk:
             os.unlink(self._blob_path(digest))
 
     def blob_digests(self) -> Iterator[str]:
-        """All stored documents; unfinished files are removed on the way."""
+        """All stored documents."""
         for algorithm in ("sha256", "sha512"):
-            folder = os.path.join(self.images, "blobs", algorithm)
-            for name in os.listdir(folder):
-                if name.endswith(".new"):
-                    os.unlink(os.path.join(folder, name))
-                else:
+            for name in os.listdir(os.path.join(self.images, "blobs", algorithm)):
+                if not name.endswith(".new"):  # another thread is writing it
                     yield f"{algorithm}:{name}"
 
     def _blob_path(self, digest: str) -> str:
