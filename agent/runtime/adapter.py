@@ -124,6 +124,7 @@ class OciRuntime:
                 tty=container.config.tty,
                 stdin=container.config.open_stdin,
                 hostname=launch.hostname,
+                program=self._program,
             )
             record.save(self.paths, container.id, found)
             self._watcher.add_monitor(container.id, monitor.child, monitor.child.pid)
@@ -317,15 +318,16 @@ class OciRuntime:
         document = spec.exec_process(
             container, config, identity, self._facts, found.hostname, limits
         )
+        program = found.program or self._program
         plan = execs.ExecPlan(
             folder=f"{self.paths.execs}/{exec_id}",
-            command=(self._program, "--root", self.paths.state),
+            command=(program, "--root", self.paths.state),
             container_id=container.id,
             document=document,
             config=config,
             detach=detach,
             timeout=self.settings.command_timeout,
-            console_socket=self.name == "crun",
+            console_socket=os.path.basename(program) == "crun",
         )
         return execs.start(plan, self._launcher, self._watcher, on_exit)
 
@@ -430,7 +432,8 @@ class OciRuntime:
     # ----------------------------------------------------------------------------------- inside
 
     def _command(self, verb: str, container_id: str, *options: str) -> process.Completed:
-        argv = [self._program, "--root", self.paths.state, verb, *options, container_id]
+        program = self._record(container_id).program or self._program
+        argv = [program, "--root", self.paths.state, verb, *options, container_id]
         timeout = self.settings.command_timeout
         try:
             return self._launcher.call(lambda: process.run(argv, timeout=timeout, check=False))

@@ -14,7 +14,11 @@ from agent.runtime.settings import Paths
 
 @dataclass(frozen=True)
 class Record:
-    """`pid` is the container's init, `monitor` its conmon; start times in clock ticks since boot."""
+    """`pid` is the container's init, `monitor` its conmon; start times in clock ticks since boot.
+
+    `program` is the OCI runtime that made it ("" = unknown, from before it was recorded): crun and
+    runc do not know each other's containers, and an agent may come back to find the other one.
+    """
 
     pid: int
     started: int
@@ -24,6 +28,7 @@ class Record:
     tty: bool
     stdin: bool
     hostname: str
+    program: str = ""
 
 
 def start_time(pid: int) -> int:
