@@ -211,3 +211,29 @@ def test_many_at_once(box: Installed) -> None:
     links = box.host.run("ip", "-o", "link").stdout
     box.wait(lambda: "br-" not in box.host.run("ip", "-o", "link").stdout, "bridges are gone")
     assert links
+
+
+def test_ipv6_and_several_networks(box: Installed) -> None:
+    try:
+        box.docker("network", "create", "--ipv6", "--subnet", "fd00:55::/64", "six")
+        box.docker("network", "create", "--driver", "macvlan", "-o", "parent=eth0", "lan")
+        identity = box.docker(
+            "create", "--name", "both", "--network", "six", "busybox", "sleep", "1000"
+        ).text
+        box.docker("network", "connect", "--gw-priority", "7", "lan", "both", check=False)
+        box.docker("network", "connect", "lan", "both", check=False)
+        box.docker("start", "both")
+        said = box.docker("exec", "both", "ip", "-o", "addr").text
+        assert "fd00:55::2/64" in said
+        assert "eth1" in said
+        shown = box.inspect(identity)["NetworkSettings"]
+        assert isinstance(shown, dict)
+        assert sorted(shown["Networks"]) == ["lan", "six"]
+        assert shown["Networks"]["six"]["GlobalIPv6Address"] == "fd00:55::2"
+        box.docker("rm", "-f", "both")
+        box.docker("network", "rm", "six", "lan")
+        box.fails("network", "create", "-d", "overlay", "o", says="not a swarm manager")
+        box.fails("network", "create", "-d", "nosuch", "o", says='plugin "nosuch" not found')
+        box.fails("network", "create", "bridge", says="not permitted on predefined bridge network")
+    finally:
+        _cleared(box)
