@@ -66,7 +66,11 @@ def _mount(folder: str, rootfs: Rootfs, mounts: tuple[MountPoint, ...], *, writa
     if writable:
         namespace.mount_overlay(rootfs, folder)
     else:
-        namespace.mount_layers((rootfs.upper, *rootfs.lower), folder)
+        points = f"{folder}/points"
+        os.mkdir(points, 0o755)
+        for mount in mounts:
+            _make_point(points, mount)
+        namespace.mount_layers((rootfs.upper, *rootfs.lower, points), folder)
     root_fd = os.open(f"{folder}/rootfs", openat.DIRECTORY)
     view = View(root_fd, [], folder)
     try:
@@ -78,6 +82,18 @@ def _mount(folder: str, rootfs: Rootfs, mounts: tuple[MountPoint, ...], *, writa
         view.close()
         raise
     return view
+
+
+def _make_point(points: str, mount: MountPoint) -> None:
+    """A mount point of a container that has never run is in no layer yet: it comes from a layer of
+    the view's own, below all others (they hide it where they have something there)."""
+    if not mount.source:
+        return
+    path = points + mount.target  # clean and absolute: mountspec's word
+    folder = os.path.isdir(mount.source)
+    os.makedirs(path if folder else os.path.dirname(path), 0o755, exist_ok=True)
+    if not folder and not os.path.isdir(path):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 def _put(root_fd: int, mount: MountPoint, *, writable: bool) -> None:

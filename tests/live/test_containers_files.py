@@ -301,3 +301,15 @@ def test_a_broken_connection_leaves_nothing(box: Installed) -> None:
         lambda: box.host.run("sh", "-c", "ls -A /run/machine/views").stdout == "", "view closed"
     )
     box.docker("start", "one")  # its lock is free
+
+
+def test_a_container_that_never_ran(box: Installed, folder: Path) -> None:
+    """Its mount points exist for a copy, and its volumes are written to."""
+    box.docker(
+        "create", "--name", "one", "-v", "vol:/new/place", "-v", "/tmp/nb:/bind/mnt", "busybox"
+    )
+    (folder / "x").write_text("x")
+    for place in ("/new/place/", "/bind/mnt/"):
+        box.docker("cp", f"{folder}/x", f"one:{place}")
+        assert "x" in members(get(box, "one", f"{place}x"))
+    assert box.host.run("cat", "/var/lib/machine/volumes/vol/_data/x").stdout == "x"

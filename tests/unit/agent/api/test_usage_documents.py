@@ -3,6 +3,7 @@
 import base64
 import json
 import stat
+from typing import Any
 
 import pytest
 
@@ -34,13 +35,17 @@ def sample(**changes) -> Sample:
     return Sample(**{**values, **changes})
 
 
+def shown(now: Sample | None, before: Sample | None) -> Any:
+    return stats_document(container(), now, before)
+
+
 def test_stats_of_both_versions():
-    new = stats_document(container(), sample(), None)
+    new = shown(sample(), None)
     assert new["memory_stats"] == {"usage": 10, "stats": {}, "limit": 30}
     assert new["preread"] == "0001-01-01T00:00:00Z"
     assert new["networks"]["eth0"]["tx_dropped"] == 8
     assert "percpu_usage" not in new["cpu_stats"]["cpu_usage"]
-    old = stats_document(container(), sample(unified=False, cpu_each=(2, 3)), sample())
+    old = shown(sample(unified=False, cpu_each=(2, 3)), sample())
     assert old["memory_stats"]["max_usage"] == 20
     assert old["cpu_stats"]["cpu_usage"]["percpu_usage"] == [2, 3]
     assert old["precpu_stats"]["system_cpu_usage"] == 100
@@ -48,7 +53,7 @@ def test_stats_of_both_versions():
 
 
 def test_stats_of_what_does_not_run():
-    found = stats_document(container(), None, None)
+    found = shown(None, None)
     assert found["memory_stats"] == {}
     assert found["pids_stats"] == {}
     assert "networks" not in found
