@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
-import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from agent.engine.ports import Rootfs
 from agent.host import syscalls
@@ -39,22 +38,13 @@ def enter(hidden: str | None) -> None:
 
 def run_private(work: Callable[[], T], hidden: str | None) -> T:
     """Run `work` in a new thread with its own mount namespace; returns or raises what it does."""
-    done: list[T] = []
-    failed: list[BaseException] = []
 
-    def body() -> None:
-        try:
-            enter(hidden)
-            done.append(work())
-        except BaseException as error:  # noqa: BLE001 - carried over to the caller's thread
-            failed.append(error)
+    def body() -> T:
+        enter(hidden)
+        return work()
 
-    thread = threading.Thread(target=body, name="mounts", daemon=True)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return done[0]
+    with ThreadPoolExecutor(1, thread_name_prefix="mounts") as fresh:
+        return fresh.submit(body).result()
 
 
 class Launcher:
@@ -65,52 +55,17 @@ class Launcher:
 
     def __init__(self, hidden: str | None) -> None:
         self._hidden = hidden
-        self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="launcher", initializer=self._hide)
 
     def call(self, work: Callable[[], T]) -> T:
-        if self._hidden is None:
-            return work()
-        done: list[T] = []
-        failed: list[BaseException] = []
-        ended = threading.Event()
-
-        def job() -> None:
-            try:
-                done.append(work())
-            except BaseException as error:  # noqa: BLE001 - carried over to the caller's thread
-                failed.append(error)
-            finally:
-                ended.set()
-
-        self._started().put(job)
-        ended.wait()
-        if failed:
-            raise failed[0]
-        return done[0]
+        return work() if self._hidden is None else self._thread.submit(work).result()
 
     def close(self) -> None:
-        with self._lock:
-            if self._queue is not None:
-                self._queue.put(None)
-                self._queue = None
+        self._thread.shutdown(wait=False)
 
-    def _started(self) -> queue.SimpleQueue[Callable[[], None] | None]:
-        with self._lock:
-            if self._queue is None:
-                jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-                thread = threading.Thread(
-                    target=self._serve, args=(jobs,), name="launcher", daemon=True
-                )
-                thread.start()
-                self._queue = jobs
-            return self._queue
-
-    def _serve(self, jobs: queue.SimpleQueue[Any]) -> None:
+    def _hide(self) -> None:
         with contextlib.suppress(OSError):  # then crun says itself what is wrong
             enter(self._hidden)
-        while (job := jobs.get()) is not None:
-            job()
 
 
 def mount_overlay(rootfs: Rootfs, folder: str) -> None:

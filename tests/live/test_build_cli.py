@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import docker
 import docker.errors
@@ -48,10 +49,11 @@ def build(box: Installed, *arguments: str, data: bytes = b"", check: bool = True
 @pytest.fixture
 def clean(box: Installed) -> Iterator[Installed]:
     yield box
-    ids = {one["Id"] for one in box.api("GET", "/images/json", all=1).json()}  # type: ignore[union-attr]
+    listed: Any = box.api("GET", "/images/json", all=1).json()
+    ids = {one["Id"] for one in listed}
     for one in ids:
-        found = box.api("GET", f"/images/{one}/json").document
-        if not any(str(tag).startswith("busybox") for tag in found["RepoTags"]):  # type: ignore[union-attr]
+        found: Any = box.api("GET", f"/images/{one}/json").document
+        if not any(str(tag).startswith("busybox") for tag in found["RepoTags"]):
             box.api("DELETE", f"/images/{one}", force=1)
     box.api("POST", "/build/prune", all=1)
 

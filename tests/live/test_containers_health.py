@@ -102,4 +102,4 @@ def test_health_over_an_agent_restart(box: Installed) -> None:
     box.restart_wait(before)
     assert health(box, "one")["Status"] == "healthy"
     end = health(box, "one")["Log"][-1]["End"]  # type: ignore[index]
-    box.wait(lambda: health(box, "one")["Log"][-1]["End"] > end, "it goes on")  # type: ignore[index,operator]
+    box.wait(lambda: health(box, "one")["Log"][-1]["End"] > end, "it goes on")  # type: ignore[index]

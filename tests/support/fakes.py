@@ -338,7 +338,7 @@ class FakeRuntime(Fake):
         self._pids = itertools.count(100)
         self._lock = threading.RLock()
         self._watcher: Callable[[Exit], None] | None = None
-        self.processes: dict[str, FakeProcess] = {}
+        self.inits: dict[str, FakeProcess] = {}
         self.execs: dict[str, FakeExec] = {}
         self.ignored: set[int] = set()
         self.log: dict[str, list[bytes]] = {}
@@ -351,9 +351,9 @@ class FakeRuntime(Fake):
         identity = launch.container.id
         self._call("create", identity)
         with self._lock:
-            assert identity not in self.processes, "create twice"
-            self.processes[identity] = FakeProcess(launch, next(self._pids))
-            return self.processes[identity].pid
+            assert identity not in self.inits, "create twice"
+            self.inits[identity] = FakeProcess(launch, next(self._pids))
+            return self.inits[identity].pid
 
     def attach(self, container_id: str) -> Duplex:
         self._call("attach", container_id)
@@ -395,7 +395,7 @@ class FakeRuntime(Fake):
     def delete(self, container_id: str) -> None:
         self._call("delete", container_id)
         with self._lock:
-            process = self.processes.pop(container_id, None)
+            process = self.inits.pop(container_id, None)
         for duplex in process.attached if process else ():
             duplex.finish()
 
@@ -451,7 +451,7 @@ class FakeRuntime(Fake):
     def watch(self, on_exit: Callable[[Exit], None]) -> None:
         self._call("watch")
         self._watcher = on_exit
-        for process in list(self.processes.values()):
+        for process in list(self.inits.values()):
             if process.exit is not None:
                 on_exit(process.exit)
 
@@ -459,7 +459,7 @@ class FakeRuntime(Fake):
         self._call("survivors")
         return [
             Survivor(identity, 0 if one.exit else one.pid, one.exit)
-            for identity, one in self.processes.items()
+            for identity, one in self.inits.items()
         ]
 
     def close(self) -> None:
@@ -502,11 +502,11 @@ class FakeRuntime(Fake):
 
     def reboot(self) -> None:
         self._watcher = None
-        self.processes.clear()
+        self.inits.clear()
 
     def _process(self, container_id: str) -> FakeProcess:
         with self._lock:
-            found = self.processes.get(container_id)
+            found = self.inits.get(container_id)
         if found is None:
             raise not_found(f"container {container_id} is not there")
         return found

@@ -90,7 +90,7 @@ def _consistent(made: World) -> None:
         known = {one.id: one for one in made.engine.containers.all()}
         alive = {one for one, found in known.items() if live(found.state.phase)}
         waiting = {one for one, found in known.items() if found.state.phase is Phase.RESTARTING}
-        running = {one for one, found in made.runtime.processes.items() if found.exit is None}
+        running = {one for one, found in made.runtime.inits.items() if found.exit is None}
         return (
             running == alive
             and set(made.network.endpoints) == alive
@@ -111,7 +111,7 @@ def _consistent(made: World) -> None:
 def _empty(made: World) -> None:
     # a --rm removal that was faster than ours may still be cleaning up
     made.wait_until(lambda: not made.records.intents)
-    assert made.runtime.processes == {}
+    assert made.runtime.inits == {}
     assert made.network.endpoints == {}
     assert made.network.host_ports == {}
     assert made.snapshots.layers == {}

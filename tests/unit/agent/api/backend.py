@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.api.backend import AttachRequest, Created, CreateRequest, HostFacts, WaitResult
+from agent.engine.building import BuildOutput, BuildRequest, CommitRequest, Pruned
 from agent.engine.model import (
     Container,
     ContainerConfig,
@@ -41,7 +42,8 @@ from agent.engine.transfers import (
     Say,
     SearchHit,
 )
-from agent.errors import EngineError, Kind, not_found
+from agent.errors import EngineError, Kind, not_found, not_implemented
+from agent.wire.streams import BodyReader
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND
@@ -495,8 +497,24 @@ class FakeUpkeep:
         return len(volume.name)
 
 
+class FakeBuilds:
+    """`agent.api.backend.Builds`; the handler's own tests have a fuller one."""
+
+    def build(
+        self, request: BuildRequest, context: BodyReader, output: BuildOutput, gone: Gone
+    ) -> str:
+        raise not_implemented("no builds here")
+
+    def commit(self, request: CommitRequest) -> str:
+        raise not_implemented("no commits here")
+
+    def prune(self, *, everything: bool) -> Pruned:
+        return Pruned((), 0)
+
+
 class FakeBackend:
     def __init__(self) -> None:
+        self.builds = FakeBuilds()
         self.containers = FakeContainers({one.id: one for one in (RUNNING, EXITED)})
         self.execs = FakeExecs()
         self.images = FakeImages()

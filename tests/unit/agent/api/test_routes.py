@@ -1,7 +1,10 @@
 """The route table: complete against the specification, and how paths find their rows."""
 
+from typing import cast
+
 import pytest
 
+from agent.api.backend import Backend
 from agent.api.call import Api, Call
 from agent.api.routes import ROUTES, Router, Service
 from agent.api.version import CURRENT, MINIMUM, parse, split
@@ -127,7 +130,7 @@ def test_odd_versions():
 def test_what_is_not_served_says_so(row):
     call = Call(Request(row.method, row.template, row.template))
     with pytest.raises(EngineError) as caught:
-        row.handler(Api(FakeBackend(), lambda: NOW), call)
+        row.handler(Api(cast("Backend", FakeBackend()), lambda: NOW), call)
     if row.service is Service.LATER:
         assert caught.value.kind is Kind.NOT_IMPLEMENTED
         assert caught.value.message.endswith("is not served by this engine yet")

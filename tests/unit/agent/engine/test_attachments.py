@@ -78,7 +78,7 @@ def test_input_waits_for_the_start_and_is_closed_once(world):
     assert stream.write(b"now") == 3
     stream.close_write()
     stream.close()
-    inner = world.runtime.processes[identity].attached[0]
+    inner = world.runtime.inits[identity].attached[0]
     assert (inner.written, inner.write_closed, inner.closed) == (b"now", True, True)
 
 
@@ -87,7 +87,7 @@ def test_input_closed_before_the_start(world):
     stream = world.engine.containers.attach(identity, ALL)
     stream.close_write()
     world.engine.containers.start(identity)
-    assert world.runtime.processes[identity].attached[0].write_closed
+    assert world.runtime.inits[identity].attached[0].write_closed
     stream.close()
 
 
@@ -97,14 +97,14 @@ def test_without_stdin_once_the_container_keeps_its_input(world):
     stream = world.engine.containers.attach(identity, ALL)
     stream.close_write()
     stream.close()
-    assert not world.runtime.processes[identity].attached[0].write_closed
+    assert not world.runtime.inits[identity].attached[0].write_closed
 
 
 def test_no_stdin_takes_and_drops(world):
     identity = world.run("true")
     stream = world.engine.containers.attach(identity, ALL)
     assert stream.write(b"abc") == 3
-    assert world.runtime.processes[identity].attached[0].written == b""
+    assert world.runtime.inits[identity].attached[0].written == b""
     stream.close()
 
 
@@ -144,4 +144,4 @@ def test_a_closed_attachment_is_forgotten(world):
     identity = world.make("true")
     world.engine.containers.attach(identity, ALL).close()
     world.engine.containers.start(identity)
-    assert world.runtime.processes[identity].attached == []
+    assert world.runtime.inits[identity].attached == []

@@ -162,7 +162,7 @@ def test_start_runs_in_order(world):
     assert state.pid == world.network.connected[identity]
     assert state.endpoints[0].ports[0].host_port == 8080
     assert world.engine.containers.start(identity) is False
-    launch = world.runtime.processes[identity].launch
+    launch = world.runtime.inits[identity].launch
     with open(launch.etc_hosts) as file:
         assert file.read().endswith(f"172.17.0.2\t{identity[:12]}\n")
     with open(launch.etc_hostname) as file:
@@ -188,7 +188,7 @@ def test_a_failed_start_is_undone(world, port, method):
     state = world.engine.containers.get(identity).state
     assert (state.phase, state.exit_code, state.pid) == (Phase.CREATED, 127, 0)
     assert "executable file not found" in state.error
-    assert (world.runtime.processes, world.network.endpoints, world.network.host_ports) == (
+    assert (world.runtime.inits, world.network.endpoints, world.network.host_ports) == (
         {},
         {},
         {},
@@ -222,7 +222,7 @@ def test_exit(world):
     state = world.engine.containers.get("web").state
     assert (state.phase, state.exit_code, state.pid, state.endpoints) == (Phase.EXITED, 7, 0, ())
     assert state.finished_at - state.started_at == 3_000_000_000
-    assert (world.runtime.processes, world.network.endpoints) == ({}, {})
+    assert (world.runtime.inits, world.network.endpoints) == ({}, {})
     assert actions(world) == ["create", "start", "die"]
     assert actions(world, "network") == ["connect", "disconnect"]
     died = world.engine._core.bus._past[-2]
@@ -285,7 +285,7 @@ def test_auto_remove_with_next_exit(world):
     assert [one.result().status_code for one in waiting] == [4, 4]
     assert world.engine.containers.all() == []
     assert set(world.volumes.volumes) == {"named"}
-    assert (world.snapshots.layers, world.runtime.processes, world.records.intents) == ({}, {}, {})
+    assert (world.snapshots.layers, world.runtime.inits, world.records.intents) == ({}, {}, {})
     assert actions(world) == ["create", "start", "die", "destroy"]
     for one in waiting:
         one.close()
@@ -305,7 +305,7 @@ def test_stop_that_needs_sigkill(world):
     identity = world.make("true", config=ContainerConfig(stop_signal="SIGINT"))
     world.engine.containers.start(identity)
     world.runtime.ignored = {2}
-    process = world.runtime.processes[identity]
+    process = world.runtime.inits[identity]
     world.engine.containers.stop(identity, timeout=0, signal="")
     assert process.signals == [2, 9]
     assert world.engine.containers.get(identity).state.exit_code == 137
@@ -329,7 +329,7 @@ def _exec(*cmd):
 def test_kill(world):
     identity = world.run("true")
     world.engine.containers.kill(identity, "SIGUSR1")
-    assert world.runtime.processes[identity].signals == [10]
+    assert world.runtime.inits[identity].signals == [10]
     assert world.engine.containers.get(identity).state.manually_stopped is False
     world.engine.containers.kill(identity, "")
     assert world.engine.containers.get(identity).state.exit_code == 137
@@ -419,12 +419,12 @@ def test_network_modes(world):
     none = world.run("true", host=HostConfig(network_mode="none"))
     main = world.run("true", name="main")
     beside = world.run("true", host=HostConfig(network_mode="container:main"))
-    launches = {one: world.runtime.processes[one].launch for one in (host, none, main, beside)}
+    launches = {one: world.runtime.inits[one].launch for one in (host, none, main, beside)}
     assert [one.network_namespace for one in launches.values()] == [
         "host",
         "private",
         "private",
-        f"/proc/{world.runtime.processes[main].pid}/ns/net",
+        f"/proc/{world.runtime.inits[main].pid}/ns/net",
     ]
     assert launches[host].hostname == "host1"
     assert launches[beside].etc_hosts == launches[main].etc_hosts

@@ -93,7 +93,7 @@ def test_remove_between_two_runs(world):
     world.engine.containers.remove(identity, force=True, volumes=False)
     world.advance(120)
     assert world.engine.containers.all() == []
-    assert world.runtime.processes == {}
+    assert world.runtime.inits == {}
 
 
 def test_a_notice_does_not_switch_the_policy_off(world):

@@ -83,7 +83,7 @@ def test_case_122_rm_is_removed_once(world):
     identity = world.run("true", host=HostConfig(auto_remove=True, binds=("/anon",)))
     engine = world.restarted(before=lambda: world.runtime.end(identity, 0))
     assert engine.containers.all() == []
-    assert (world.records.saved, world.volumes.volumes, world.runtime.processes) == ({}, {}, {})
+    assert (world.records.saved, world.volumes.volumes, world.runtime.inits) == ({}, {}, {})
     assert [one for one, _ in world.journal].count("records.retire") == 1
 
 
@@ -150,7 +150,7 @@ def test_a_start_that_was_cut_off(world):
         world.runtime.create(launch)
 
     engine = world.restarted(before=half_started)
-    assert world.runtime.processes == {}
+    assert world.runtime.inits == {}
     assert engine.containers.get(identity).state.phase is Phase.CREATED
     assert engine.containers.start(identity) is True
 
@@ -177,7 +177,7 @@ def test_a_process_without_record(world):
     identity = world.run("true")
     engine = world.restarted(before=lambda: world.records.delete(identity))
     assert engine.containers.all() == []
-    assert world.runtime.processes == {}
+    assert world.runtime.inits == {}
 
 
 def test_one_that_cannot_be_settled_does_not_keep_the_agent_down(world):

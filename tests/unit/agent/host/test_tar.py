@@ -5,6 +5,7 @@ import os
 import stat
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -168,7 +169,8 @@ def test_a_cut_archive(tmp_path):
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
 def test_compressed(kind):
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=f"w:{kind}") as tar:
+    mode: Any = f"w:{kind}"
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:
         tar.addfile(entry("f"), io.BytesIO(b""))
     source = io.BytesIO(buffer.getvalue())
     plain = b"".join(inflated(lambda: source.read(7)))
