@@ -107,7 +107,7 @@ class Server:
         self._connections: dict[asyncio.Task[None], HttpConnection | None] = {}
         self._ports: dict[HttpConnection, _TlsPort] = {}
         self._addresses: Counter[str] = Counter()
-        self._open = 0
+        self._open: set[RawChannel] = set()
         self._none_open = asyncio.Event()
         self._handshakes = 0
         self._stopping = False
@@ -162,7 +162,7 @@ class Server:
 
     @property
     def connection_count(self) -> int:
-        return self._open
+        return len(self._open)
 
     def reload(self) -> None:
         """Reads the TLS files anew for new connections. Raises TlsError; the old ones stay then."""
@@ -196,6 +196,9 @@ class Server:
         if self._open:  # transports close in the loop's next rounds
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._none_open.wait(), self._limits.linger)
+        for raw in list(self._open):  # peers that take nothing: no transport outlives the loop
+            raw.abort()
+        await asyncio.sleep(0)
         self._workers.shutdown(wait=False, cancel_futures=True)
         self._producers.shutdown(wait=False, cancel_futures=True)
 
@@ -209,11 +212,11 @@ class Server:
         self, raw: RawChannel, run: Callable[[RawChannel], Coroutine[None, None, None]]
     ) -> None:
         address = raw.peer_address()
-        self._open += 1
+        self._open.add(raw)
         self._none_open.clear()
         self._addresses[address] += 1
         crowded = bool(address) and self._addresses[address] > self._limits.per_address
-        if self._stopping or crowded or self._open > self._limits.total:
+        if self._stopping or crowded or len(self._open) > self._limits.total:
             _log.debug("connection refused: too many (from %s)", address or "unix")
             raw.abort()
             return
@@ -223,7 +226,7 @@ class Server:
 
     def _closed(self, raw: RawChannel) -> None:
         address = raw.peer_address()
-        self._open -= 1
+        self._open.discard(raw)
         if not self._open:
             self._none_open.set()
         self._addresses[address] -= 1
