@@ -193,14 +193,22 @@ class Server:
         for task in list(self._connections):
             task.cancel()
         await self._wait_for_connections(self._limits.linger)
-        if self._open:  # transports close in the loop's next rounds
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._none_open.wait(), self._limits.linger)
-        for raw in list(self._open):  # peers that take nothing: no transport outlives the loop
-            raw.abort()
-        await asyncio.sleep(0)
+        await self._close_transports()
         self._workers.shutdown(wait=False, cancel_futures=True)
         self._producers.shutdown(wait=False, cancel_futures=True)
+
+    async def _close_transports(self) -> None:
+        """They close in the loop's next rounds; none may outlive the loop.
+
+        Some are only now made: a connection that was accepted in the round of the stop.
+        """
+        if self._open:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._none_open.wait(), self._limits.linger)
+        for _ in range(_ACCEPT_ROUNDS):
+            for raw in list(self._open):
+                raw.abort()
+            await asyncio.sleep(0)
 
     async def _wait_for_connections(self, limit: float) -> None:
         if self._connections:
