@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import h11
 
+from agent.wire.certrole import CertificateError, certificate_names, server_role
 from machine.errors import MachineError
 from machine.stream import PlainStream, Stream, TlsStream, tls_context
 
@@ -316,8 +317,28 @@ def _connect_tls(host: str, port: int, certs: Path, target: Target) -> Stream:
     except (ssl.SSLError, OSError) as error:
         sock.close()
         raise _mistrusted(f" to {target.url}", error, target.machine or "NAME") from error
+    try:
+        _check_role(stream.peer_certificate(), certs / "cert.pem")
+    except CertificateError as error:
+        sock.close()
+        raise MachineError(
+            f"The engine at {target.url} shows a certificate that is not an engine's",
+            details=str(error),
+            hint="Somebody else may be answering there. Nothing was sent to it.",
+        ) from error
     sock.settimeout(None)
     return stream
+
+
+def _check_role(server: bytes, identity: Path) -> None:
+    """An authority signs clients too, and no client of the store may pass for a host (C7, C8).
+
+    Identities that docker-machine made carry no role: then the authority and the name must do.
+    """
+    own = certificate_names(ssl.PEM_cert_to_DER_cert(identity.read_text()))
+    stores = [uri.split("/")[3] for uri in own.uris if uri.startswith("spiffe://machine/")]
+    if stores:
+        server_role(server, stores[0])
 
 
 def _mistrusted(where: str, error: OSError, machine: str) -> MachineError:

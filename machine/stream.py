@@ -75,6 +75,10 @@ class TlsStream:
                 self._flush()
                 return
 
+    def peer_certificate(self) -> bytes:
+        """The peer's verified certificate, DER."""
+        return self._tls.getpeercert(binary_form=True) or b""
+
     def _fill(self) -> None:
         data = self._sock.recv(CHUNK)
         with self._lock:

@@ -144,3 +144,12 @@ def test_a_client_that_the_server_refuses_is_told_so(tmp_path: Path) -> None:
         with pytest.raises(MachineError) as caught:
             Engine(Target(f"tcp://127.0.0.1:{port}", other)).get("/info")
     assert "Error checking TLS connection" in caught.value.brief
+
+
+def test_case_081_a_host_of_another_store_is_refused_before_a_byte_is_sent(tmp_path: Path) -> None:
+    """Signed by an authority that we trust, and with the right name, but not in the role."""
+    with tls_engine(tmp_path, store="0" * 32) as (server, port):
+        with pytest.raises(MachineError, match="not an engine's") as caught:
+            Engine(Target(f"tcp://127.0.0.1:{port}", tmp_path)).get("/info")
+        assert server.asked == []
+    assert "another store" in caught.value.details

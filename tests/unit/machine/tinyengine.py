@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.api.certs import Authority
+from tests.api.certs import STORE, Authority
 
 Answer = tuple[int, object]
 
@@ -71,6 +71,8 @@ class TinyEngine:
                     self._tls.wrap_socket(connection, server_side=True)
                 )
             file = stack.enter_context(connection.makefile("rb"))
+            if not file.peek(1):
+                return  # a client that went away without a word
             asked = _read(iter(file.readline, b""), file.read)
             self.asked.append(asked)
             if asked.headers.get("upgrade") == "tcp":
@@ -124,10 +126,10 @@ def unix_engine(folder: Path, answers: Mapping[str, Answer] = {}) -> Iterator[Ti
 
 
 @contextlib.contextmanager
-def tls_engine(folder: Path) -> Iterator[tuple[TinyEngine, int]]:
+def tls_engine(folder: Path, store: str = STORE) -> Iterator[tuple[TinyEngine, int]]:
     """(engine, port) on 127.0.0.1; FOLDER gets ca.pem, cert.pem and key.pem for its clients."""
     authority = Authority(folder)
-    server, client = authority.server(), authority.client()
+    server, client = authority.server(store=store), authority.client()
     Path(client.certificate).rename(folder / "cert.pem")
     Path(client.key).rename(folder / "key.pem")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.path)
