@@ -59,6 +59,10 @@ TABLE: Final[dict[str, str]] = {
     "volume inspect": f"{_V}:volume_inspect",
     "network ls": f"{_V}:network_ls",
     "network inspect": f"{_V}:network_inspect",
+    **{
+        f"network {verb}": f"{_V}:network_{verb}"
+        for verb in ("create", "rm", "connect", "disconnect")
+    },
     **{verb: f"machine.cli.copying:{verb}" for verb in ("cp", "diff", "export")},
     **{f"container {verb}": f"machine.cli.copying:{verb}" for verb in ("cp", "diff", "export")},
     **{verb: f"machine.cli.usage:{verb}" for verb in ("stats", "top", "update")},
@@ -79,7 +83,7 @@ NOT_SERVED: Final[dict[str, tuple[str, ...]]] = {
     "container ": ("commit",),
     "image ": ("build",),
     "volume ": ("update",),
-    "network ": ("connect", "create", "disconnect", "prune", "rm"),
+    "network ": ("prune",),
     "system ": ("df", "prune", "dial-stdio"),
 }
 

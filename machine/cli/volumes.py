@@ -100,3 +100,87 @@ def network_inspect(session: Session, template: str, names: tuple[str, ...]) -> 
     """Display detailed information on one or more networks."""
     client = engine(session)
     formatted(session, [client.get(f"/networks/{name}") for name in names], template)
+
+
+@click.command(cls=DockerCommand)
+@click.option("-d", "--driver", default="bridge", help="Driver to manage the network")
+@click.option("--subnet", default="", help="Subnet in CIDR format")
+@click.option("--gateway", default="", help="IPv4 or IPv6 gateway for the subnet")
+@click.option("--ip-range", default="", help="Allocate container ip from a sub-range")
+@click.option("--internal", is_flag=True, help="Restrict external access to the network")
+@click.option("--ipv6", is_flag=True, help="Enable IPv6 networking")
+@click.option("--label", multiple=True, help="Set metadata on a network")
+@click.option("-o", "--opt", multiple=True, help="Set driver specific options")
+@click.argument("name")
+@click.pass_obj
+def network_create(
+    session: Session,
+    driver: str,
+    subnet: str,
+    gateway: str,
+    ip_range: str,
+    internal: bool,
+    ipv6: bool,
+    label: tuple[str, ...],
+    opt: tuple[str, ...],
+    name: str,
+) -> None:
+    """Create a network."""
+    pool = {"Subnet": subnet, "Gateway": gateway, "IPRange": ip_range}
+    given = {key: value for key, value in pool.items() if value}
+    body = {
+        "Name": name,
+        "Driver": driver,
+        "Internal": internal,
+        "EnableIPv6": ipv6,
+        "Labels": pairs(label),
+        "Options": pairs(opt),
+        "IPAM": {"Config": [given]} if given else {},
+    }
+    answer = engine(session).post("/networks/create", body)
+    session.say(str(answer["Id"]) if isinstance(answer, dict) else "")
+
+
+@click.command(cls=DockerCommand)
+@click.argument("names", nargs=-1, required=True)
+@click.pass_obj
+def network_rm(session: Session, names: tuple[str, ...]) -> int:
+    """Remove one or more networks."""
+    client = engine(session)
+    failed = 0
+    for name in names:
+        try:
+            client.delete(f"/networks/{name}")
+            session.say(name)
+        except MachineError as error:
+            session.warn(error.brief)
+            failed = 1
+    return failed
+
+
+@click.command(cls=DockerCommand)
+@click.option("--alias", multiple=True, help="Add network-scoped alias for the container")
+@click.option("--ip", default="", help="IPv4 address")
+@click.argument("network")
+@click.argument("container")
+@click.pass_obj
+def network_connect(
+    session: Session, alias: tuple[str, ...], ip: str, network: str, container: str
+) -> None:
+    """Connect a container to a network."""
+    config: dict[str, object] = {"Aliases": list(alias)} if alias else {}
+    if ip:
+        config["IPAMConfig"] = {"IPv4Address": ip}
+    body = {"Container": container, "EndpointConfig": config}
+    engine(session).post(f"/networks/{network}/connect", body)
+
+
+@click.command(cls=DockerCommand)
+@click.option("-f", "--force", is_flag=True, help="Force the container to disconnect")
+@click.argument("network")
+@click.argument("container")
+@click.pass_obj
+def network_disconnect(session: Session, force: bool, network: str, container: str) -> None:
+    """Disconnect a container from a network."""
+    body = {"Container": container, "Force": force}
+    engine(session).post(f"/networks/{network}/disconnect", body)
