@@ -203,7 +203,9 @@ def test_case_108_malformed_packets(world: World) -> None:
 
     box.namespace.do(flood)
     loop = good[:12] + b"\xc0\x0c" + good[-4:]
-    assert rcode(ask(box.namespace, loop)) == dnswire.FORMERR
+    # what is left of the flood may fill the socket's queue: a resolver asks again, so do we
+    answers = (ask(box.namespace, loop) for _ in range(10))
+    assert rcode(next((answer for answer in answers if answer), b"")) == dnswire.FORMERR
     assert addresses(ask(box.namespace, good)) == [web.endpoint.address]
 
 
