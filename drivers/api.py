@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from drivers.errors import DriverError
 from drivers.options import OptionSpec, Value
 from drivers.polling import Clock
+
+T = TypeVar("T")
 
 
 class HostState(enum.Enum):
@@ -128,13 +130,72 @@ class Http(Protocol):
         """(status, body). Raises DriverError when no answer came."""
 
 
+class Door(Protocol):
+    """The one way to the provider: every call of its API, SDK or program goes through it.
+
+    The caller's door says under --debug what is asked and how long it took; a test's door breaks
+    calls (`drivers.faults`). So a call is one thing that the provider does or does not do.
+    """
+
+    def call(self, name: str, action: Callable[[], T]) -> T:
+        """Do `action` and answer what it answers. `name` is the provider's own name of the call.
+
+        `action` raises a kind of DriverError, never the SDK's errors.
+        """
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SeedRequest:
+    """What a driver asks of the first boot.
+
+    `user` is the login to make (or to give the key to, when the image has it). `user_data` is the
+    user's own, merged into ours. `limit` is the provider's limit for user data in bytes, after its
+    own encoding is taken off; above 2 KiB under it the seed is compressed.
+    """
+
+    user: str
+    user_data: bytes = b""
+    limit: int = 16 * 1024
+    disk_grows: bool = True
+    mounts: tuple[tuple[str, str, str], ...] = ()  # (what, where, file system type), for shares
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seed:
+    """What a host is told at its first boot: rendered from cloud-init/, the same at every call.
+
+    The user data carries the host's private SSH keys, so that its public ones are known before the
+    first contact: it is a secret, never in argv, logs or a readable file.
+    """
+
+    user: str
+    key_path: str  # the login's private key in the machine's folder, mode 0600
+    public_key: str  # "ssh-ed25519 BASE64 COMMENT"
+    host_keys: tuple[str, ...]  # "TYPE BASE64" lines for SshLogin.host_keys
+    user_data: bytes  # for the provider's user data field, or NoCloud's user-data
+    meta_data: bytes  # NoCloud's meta-data
+    network_config: bytes  # NoCloud's network-config: DHCP on every Ethernet card
+
+
+class Seeds(Protocol):
+    """Makes the seed of a machine; its keys are made at the first call and kept in its folder."""
+
+    def seed(self, wanted: SeedRequest) -> Seed:
+        """Raises DriverError when the user's own user data is unusable or all is too large.
+
+        For `create` and `address` only: it writes into the machine's folder.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class DriverContext:
     """Everything that a verb may use.
 
     `options` holds every OptionSpec's value by name, secrets included; `state` what earlier calls of
     `create` yielded. `folder` is the machine's own folder (0700): keys and disks of the machine go
-    there and vanish with it. `uuid` is fixed before the first call: tag everything with it.
+    there and vanish with it. `cache` is for what all machines share, such as base images; it may be
+    emptied at any time when no verb runs. `uuid` is fixed before the first call: tag everything with
+    it.
     """
 
     name: str
@@ -146,6 +207,9 @@ class DriverContext:
     runner: Runner
     http: Http
     host: Host
+    door: Door
+    seeds: Seeds
+    cache: Path
 
     def text(self, option: str) -> str:
         """An option's value as text. Raises DriverError when the driver has no such option."""
@@ -155,6 +219,15 @@ class DriverContext:
         value = self._value(option)
         if isinstance(value, bool) or not isinstance(value, int):
             raise DriverError(f"{option} is no number")
+        return value
+
+    def flag(self, option: str) -> bool:
+        return self._value(option) is True
+
+    def listed(self, option: str) -> tuple[str, ...]:
+        value = self._value(option)
+        if not isinstance(value, tuple):
+            raise DriverError(f"{option} is no list")
         return value
 
     def _value(self, option: str) -> Value:
@@ -240,6 +313,71 @@ class Kill(Protocol):
 
     def kill(self, ctx: DriverContext) -> None:
         """Turn off at once; returns when it is off."""
+
+
+@runtime_checkable
+class Suspend(Protocol):
+    """The host can be put to sleep with its memory kept. Both are no-ops in the wanted state."""
+
+    def suspend(self, ctx: DriverContext) -> None:
+        """Returns when the state is SAVED (memory on disk) or PAUSED, whichever the provider has."""
+
+    def resume(self, ctx: DriverContext) -> None:
+        """Returns when it runs again."""
+
+
+@runtime_checkable
+class Snapshot(Protocol):
+    """The host's disks (and memory, where the provider has it) can be kept and put back.
+
+    Snapshots belong to the machine: `remove` takes them along.
+    """
+
+    def snapshot(self, ctx: DriverContext, label: str) -> None:
+        """Keep the present under `label` ([A-Za-z0-9._-]+). Raises ConflictError when it is taken."""
+
+    def snapshots(self, ctx: DriverContext) -> list[str]:
+        """The labels, oldest first."""
+
+    def restore(self, ctx: DriverContext, label: str) -> None:
+        """Put the host back to `label`, and on if it was on. Raises GoneError for an unknown one."""
+
+    def drop_snapshot(self, ctx: DriverContext, label: str) -> None:
+        """Forget `label`; what is gone already is no error."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Size:
+    """What `resize` should change; 0 and "" leave as it is."""
+
+    cpus: int = 0
+    memory: int = 0  # MiB
+    disk: int = 0  # GiB; never smaller than it is
+    plan: str = ""  # the provider's own name of a size
+
+
+@runtime_checkable
+class Resize(Protocol):
+    """The host can be made larger or smaller. It is stopped for that when the provider needs it."""
+
+    def resize(self, ctx: DriverContext, size: Size) -> None:
+        """Returns with the host in the state that it was in. Raises InvalidError, CannotError."""
+
+
+@runtime_checkable
+class Console(Protocol):
+    """What the host wrote on its console can be read: for a host that does not answer SSH."""
+
+    def console(self, ctx: DriverContext) -> str:
+        """The last output, 64 KiB at most; as it was written, control characters included."""
+
+
+@runtime_checkable
+class Needs(Protocol):
+    """What this computer must have before the driver can be used, for `machine drivers`."""
+
+    def missing(self, ctx: DriverContext) -> list[str]:
+        """Each thing that is missing, with how to get it; [] when all is there. Quick, offline."""
 
 
 @runtime_checkable

@@ -7,13 +7,17 @@ it did anything ("before") or after it succeeded ("after", an answer that was lo
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
 
 from drivers.api import Address, DriverContext, HostState, Made, SshLogin, Via
 from drivers.errors import DriverError
 from drivers.options import Kind, OptionSpec
+from drivers.polling import retried
+
+T = TypeVar("T")
 
 OPTIONS: Final = (
     OptionSpec(
@@ -49,12 +53,16 @@ class FakeCloud:
 
     def make_key(self, tag: str) -> str:
         with self._lock, self._fault("make_key"):
-            ident = self._ident("key")
+            known = next((k for k, owner in self.keys.items() if owner == tag), "")
+            ident = known or self._ident("key")
             self.keys[ident] = tag
             return ident
 
     def make_server(self, tag: str) -> str:
         with self._lock, self._fault("make_server"):
+            for server in self.servers.values():
+                if server.tag == tag:
+                    return server.ident
             ident = self._ident("server")
             address = f"192.0.2.{self._count}"
             self.servers[ident] = Server(ident, tag, HostState.RUNNING, address)
@@ -120,20 +128,24 @@ class FakeDriver:
         return problems
 
     def create(self, ctx: DriverContext) -> Iterator[Made]:
-        keys, servers = self.cloud.find(ctx.uuid)
+        cloud = self.cloud
+        keys, servers = self._find(ctx)
         if not ctx.state.get("key"):
-            yield Made(
-                "key", keys[0] if keys else self.cloud.make_key(ctx.uuid), "Creating SSH key..."
-            )
+            key = keys[0] if keys else _call(ctx, "make_key", lambda: cloud.make_key(ctx.uuid))
+            yield Made("key", key, "Creating SSH key...")
         if not ctx.state.get("server"):
-            made = servers[0].ident if servers else self.cloud.make_server(ctx.uuid)
+            made = (
+                servers[0].ident
+                if servers
+                else _call(ctx, "make_server", lambda: cloud.make_server(ctx.uuid))
+            )
             yield Made("server", made, "Creating server...")
 
     def remove(self, ctx: DriverContext) -> None:
-        keys, servers = self.cloud.find(ctx.uuid)
+        keys, servers = self._find(ctx)
         for ident in [*(s.ident for s in servers), *keys]:
-            self.cloud.delete(ident)
-        if self.cloud.find(ctx.uuid) != ([], []):
+            _call(ctx, "delete", functools.partial(self.cloud.delete, ident))
+        if self._find(ctx) != ([], []):
             raise DriverError("the provider still lists what was deleted")
 
     def state(self, ctx: DriverContext) -> HostState:
@@ -164,14 +176,25 @@ class FakeDriver:
         ]
 
     def _server(self, ctx: DriverContext) -> Server | None:
-        return next(iter(self.cloud.find(ctx.uuid)[1]), None)
+        return next(iter(self._find(ctx)[1]), None)
+
+    def _find(self, ctx: DriverContext) -> tuple[list[str], list[Server]]:
+        return _call(ctx, "find", lambda: self.cloud.find(ctx.uuid))
 
     def _turn(self, ctx: DriverContext, state: HostState) -> None:
         server = self._server(ctx)
         if server is None:
             raise DriverError("the server does not exist")
         if server.state is not state:
-            self.cloud.turn(server.ident, state)
+            _call(ctx, "turn", lambda: self.cloud.turn(server.ident, state))
+
+
+def _call(ctx: DriverContext, name: str, action: Callable[[], T]) -> T:
+    """Through the door, again while the provider has a bad moment.
+
+    `make_key` and `make_server` are idempotent by tag at this provider, as with a client token.
+    """
+    return retried(lambda: ctx.door.call(name, action), clock=ctx.clock)
 
 
 DRIVER: Final = FakeDriver(FakeCloud())

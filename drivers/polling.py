@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
-from drivers.errors import WaitTimeoutError
+from drivers.errors import TransientError, WaitTimeoutError
 
 T = TypeVar("T")
 
@@ -86,4 +86,30 @@ def wait_until(
         if left <= 0:
             raise WaitTimeoutError(what, seconds, answer.why)
         clock.wait(min(pause, left))
+    raise AssertionError("pauses() does not end")
+
+
+RETRY_SECONDS = 120.0
+
+
+def retried(
+    call: Callable[[], T],
+    *,
+    clock: Clock,
+    seconds: float = RETRY_SECONDS,
+    backoff: Backoff = Backoff(first=0.5, factor=2.0, most=15.0),
+) -> T:
+    """`call`, again after a TransientError, until `seconds` are over; then that error is raised.
+
+    Only for calls that may be made twice: reads, deletes, and creates with an idempotency token.
+    """
+    deadline = clock.monotonic() + seconds
+    for pause in backoff.pauses():
+        try:
+            return call()
+        except TransientError as err:
+            wait = max(pause, err.retry_after)
+            if clock.monotonic() + wait > deadline:
+                raise
+            clock.wait(wait)
     raise AssertionError("pauses() does not end")

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from drivers import options as driver_options
 from drivers.api import (
@@ -24,12 +25,17 @@ from drivers.api import (
     DriverContext,
     HostState,
     Kill,
+    Seed,
+    SeedRequest,
+    Snapshot,
     StartStop,
+    Suspend,
     Via,
 )
 from drivers.errors import DriverError
 from drivers.options import OptionSpec, Value
 
+T = TypeVar("T")
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
 
@@ -98,6 +104,38 @@ class NoHttp:
         raise DriverError(f"unexpected request: {method} {url}")
 
 
+class OpenDoor:
+    """drivers.api.Door that only keeps the names of the calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def call(self, name: str, action: Callable[[], T]) -> T:
+        self.calls.append(name)
+        return action()
+
+
+class FixedSeeds:
+    """drivers.api.Seeds with constant keys; `key_path` is a path where nothing is."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.asked: list[SeedRequest] = []
+
+    def seed(self, wanted: SeedRequest) -> Seed:
+        self.asked.append(wanted)
+        body = b"AAAAC3NzaC1lZDI1NTE5AAAAI" + b"A" * 43
+        return Seed(
+            user=wanted.user,
+            key_path=str(self._folder / "id_ed25519"),
+            public_key=f"ssh-ed25519 {body.decode()} conformance",
+            host_keys=(f"ssh-ed25519 {body.decode()}",),
+            user_data=b"#cloud-config\n{}\n",
+            meta_data=b"{}\n",
+            network_config=b"{}\n",
+        )
+
+
 def context(
     folder: Path,
     specs: Sequence[OptionSpec],
@@ -115,6 +153,9 @@ def context(
         runner=NoRunner(),
         http=NoHttp(),
         host=host or ScriptedHost(),
+        door=OpenDoor(),
+        seeds=FixedSeeds(folder),
+        cache=folder / "cache",
     )
 
 
@@ -224,6 +265,31 @@ class DriverSuite:
         if isinstance(driver, Kill):
             driver.kill(ctx)
             assert driver.state(ctx) is HostState.STOPPED
+
+    def test_suspend_and_resume(self, tmp_path: Path) -> None:
+        driver, ctx = self.make(tmp_path)
+        ctx = created(driver, ctx)
+        if isinstance(driver, Suspend):
+            for _ in range(2):
+                driver.suspend(ctx)
+                assert driver.state(ctx) in {HostState.SAVED, HostState.PAUSED}
+            for _ in range(2):
+                driver.resume(ctx)
+                assert driver.state(ctx) is HostState.RUNNING
+
+    def test_snapshots_have_labels_and_go_with_the_host(self, tmp_path: Path) -> None:
+        driver, ctx = self.make(tmp_path)
+        ctx = created(driver, ctx)
+        if isinstance(driver, Snapshot):
+            driver.snapshot(ctx, "first")
+            driver.snapshot(ctx, "second")
+            assert driver.snapshots(ctx) == ["first", "second"]
+            driver.restore(ctx, "first")
+            for _ in range(2):
+                driver.drop_snapshot(ctx, "second")
+            assert "second" not in driver.snapshots(ctx)
+            driver.remove(ctx)
+            assert driver.state(ctx) is HostState.NOT_FOUND
 
 
 def created(driver: Driver, ctx: DriverContext) -> DriverContext:
