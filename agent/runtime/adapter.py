@@ -34,7 +34,7 @@ from agent.runtime import (
     view,
 )
 from agent.runtime import exec as execs
-from agent.runtime.attach import ConmonAttach
+from agent.runtime.attach import ConmonAttach, Parking
 from agent.runtime.cgroups import Cgroups, parse_mountinfo
 from agent.runtime.filters import FilterCache
 from agent.runtime.leftovers import Leftovers
@@ -125,6 +125,7 @@ class OciRuntime:
                 stdin=container.config.open_stdin,
                 hostname=launch.hostname,
                 program=self._program,
+                stdin_once=container.config.stdin_once,
             )
             record.save(self.paths, container.id, found)
             self._watcher.add_monitor(container.id, monitor.child, monitor.child.pid)
@@ -229,7 +230,11 @@ class OciRuntime:
 
     def attach(self, container_id: str) -> ConmonAttach:
         found = self._record(container_id)
-        return ConmonAttach(self.paths.bundle(container_id), tty=found.tty, stdin=found.stdin)
+        parking = None
+        if found.stdin_once and found.stdin and not found.tty:
+            parking = Parking(container_id, self._watcher)
+        bundle = self.paths.bundle(container_id)
+        return ConmonAttach(bundle, tty=found.tty, stdin=found.stdin, parking=parking)
 
     def start(self, container_id: str) -> None:
         self._record(container_id)

@@ -9,23 +9,51 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from dataclasses import dataclass
+from typing import Protocol
 
 from agent.errors import internal
 
 _PACKET = 8193 + 32768  # conmon sends at most 8193 bytes a packet; newer ones may send more
 _CHUNK = 16384  # conmon reads 32 KiB at a time; measured intact, 276 MB/s
 _BATCH = 65536
+_PARKED_PACKETS = 512  # more than the kernel queues on one socket
 _STREAMS = {2: 1, 3: 2}
+
+
+class Drain(Protocol):
+    """Who reads on for those that have gone: the watcher."""
+
+    def park(self, container_id: str, fd: int) -> None: ...
+
+    def unpark(self, container_id: str) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Parking:
+    """The connections of one container to conmon that outlive their clients.
+
+    For StdinOnce conmon ends the container's stdin when any of its clients goes, also one that
+    never had stdin.  So the connection of such a client stays, read and dropped, and the next
+    client takes it over: there are never more of them than clients at one time.
+    """
+
+    container_id: str
+    drain: Drain
 
 
 class ConmonAttach:
     """One attached client.  Several may be attached at once; each gets all output from then on."""
 
-    def __init__(self, bundle: str, *, tty: bool, stdin: bool) -> None:
+    def __init__(
+        self, bundle: str, *, tty: bool, stdin: bool, parking: Parking | None = None
+    ) -> None:
+        """`parking`: closing must not end the container's stdin, only `close_write` does."""
         self._tty = tty
         self._stdin = stdin
+        self._parking = parking
         self._ended = False
-        self._socket = _connect(f"{bundle}/attach")
+        self._socket = _parked(parking) or _connect(f"{bundle}/attach")
 
     @property
     def tty(self) -> bool:
@@ -71,11 +99,29 @@ class ConmonAttach:
         return self._socket.fileno()
 
     def close_write(self) -> None:
+        self._parking = None
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        self._socket.close()
+        if self._parking is not None and not self._ended:
+            self._parking.drain.park(self._parking.container_id, self._socket.detach())
+        else:
+            self._socket.close()
+
+
+def _parked(parking: Parking | None) -> socket.socket | None:
+    """A connection whose client has gone, empty: what came before is not this client's."""
+    fd = parking.drain.unpark(parking.container_id) if parking else None
+    if fd is None:
+        return None
+    found = socket.socket(fileno=fd)
+    found.settimeout(0)
+    with contextlib.suppress(OSError):
+        for _ in range(_PARKED_PACKETS):
+            if not found.recv(_PACKET):
+                break
+    return found
 
 
 def _connect(path: str) -> socket.socket:

@@ -29,6 +29,7 @@ class Record:
     stdin: bool
     hostname: str
     program: str = ""
+    stdin_once: bool = False
 
 
 def start_time(pid: int) -> int:

@@ -57,6 +57,7 @@ class Watcher:
         self._ending: list[_Monitor] = []
         self._children: dict[int, tuple[process.Child, Callable[[int], None]]] = {}
         self._drains: set[int] = set()
+        self._parked: dict[str, list[int]] = {}
         self._closing = False
         self._epoll = select.epoll()
         self._inotify = syscalls.inotify_init()
@@ -100,7 +101,24 @@ class Watcher:
         os.set_blocking(fd, False)
         with self._lock:
             self._drains.add(fd)
-        self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def park(self, container_id: str, fd: int) -> None:
+        """`drain`, until someone asks for it."""
+        with self._lock:
+            self._parked.setdefault(container_id, []).append(fd)
+        self.drain(fd)
+
+    def unpark(self, container_id: str) -> int | None:
+        """A descriptor of this container that was parked and has not ended; now the caller's."""
+        with self._lock:
+            waiting = self._parked.get(container_id)
+            if not waiting:
+                return None
+            fd = waiting.pop()
+            self._drains.discard(fd)
+            self._epoll.unregister(fd)
+            return fd
 
     def forget(self, container_id: str) -> None:
         """The container is being deleted: its end is no news."""
@@ -171,17 +189,28 @@ class Watcher:
         call(found)
 
     def _drop(self, fd: int) -> None:
-        try:
-            data = os.read(fd, 65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""  # EIO: a terminal without a process
-        if not data:
-            self._epoll.unregister(fd)
-            with self._lock:
+        with self._lock:
+            if fd not in self._drains:  # unparked meanwhile
+                return
+            try:
+                data = os.read(fd, 65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""  # EIO: a terminal without a process
+            if not data:
+                self._epoll.unregister(fd)
                 self._drains.discard(fd)
-            os.close(fd)
+                self._unlist(fd)
+                os.close(fd)
+
+    def _unlist(self, fd: int) -> None:
+        for container_id, waiting in self._parked.items():
+            if fd in waiting:
+                waiting.remove(fd)
+                if not waiting:
+                    del self._parked[container_id]
+                return
 
     def _monitor_ended(self, fd: int) -> None:
         self._epoll.unregister(fd)

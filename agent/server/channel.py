@@ -220,6 +220,10 @@ class RawChannel(asyncio.Protocol, Channel):
     def lost(self) -> bool:
         return self._lost
 
+    def unsent(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def set_end_callback(self, callback: Callable[[], None] | None) -> None:
         self._end_callback = callback
         if callback is not None and self.ended:

@@ -27,7 +27,10 @@ class HijackPump:
     """Runs one hijacked connection to its end.
 
     The container's end of output ends the connection. The client's end of input is passed on, and
-    output goes on. The client's death, or the detach keys, end the attachment only.
+    output goes on. The client's death, or the detach keys, end the attachment only. A client that
+    takes no output holds up the container, as a pipe's reader does, but only for `Limits.stall`
+    seconds where the answer says so (case 93): then its streams are given back, and it finds a
+    notice behind what it had not read.
     """
 
     def __init__(self, channel: Channel, hijack: Hijack, leftover: bytes, limits: Limits) -> None:
@@ -36,6 +39,11 @@ class HijackPump:
         self._duplex = hijack.duplex
         self._leftover = leftover
         self._limits = limits
+        self._closed = False
+        self._let_go = False
+        self._input_task: asyncio.Future[None] | None = None
+        self._sends = 0  # that were begun
+        self._sending = False
 
     async def run(self, head: bytes) -> None:
         """Sends `head`, pumps, and closes duplex and channel on every path."""
@@ -54,6 +62,9 @@ class HijackPump:
             self._channel.abort()
 
     def _close_streams(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         self._duplex.close()
         if self._hijack.logs_first is not None:
             self._hijack.logs_first.close()
@@ -61,16 +72,18 @@ class HijackPump:
     async def _pump(self) -> None:
         """Raises ConnectionError, _DetachedError."""
         output = asyncio.ensure_future(self._output())
+        self._input_task = asyncio.ensure_future(self._input())
         pending = {
             output,
-            asyncio.ensure_future(self._input()),
+            self._input_task,
             asyncio.ensure_future(self._watch()),
         }
         try:
             while not output.done():
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    task.result()
+                    if not task.cancelled():  # the input of a client that was let go
+                        task.result()
         finally:
             for task in pending:
                 task.cancel()
@@ -80,7 +93,7 @@ class HijackPump:
         if self._hijack.logs_first is not None:
             async for data in pulled(self._hijack.logs_first):
                 await self._channel.send(data)
-        while True:
+        while not self._let_go:
             pieces = self._read()
             if pieces is None:
                 await readable(self._duplex.fileno())
@@ -88,11 +101,18 @@ class HijackPump:
             if not pieces:
                 return
             if self._duplex.tty:
-                await self._channel.send(b"".join(data for _, data in pieces))
+                await self._send(b"".join(data for _, data in pieces))
             else:
-                await self._channel.send(frames.encode_all(pieces))
+                await self._send(frames.encode_all(pieces))
             # A talkative container and a quick client would else never let anyone else run.
             await asyncio.sleep(0)
+        await self._channel.send(self._hijack.stall_notice)
+
+    async def _send(self, data: bytes) -> None:
+        self._sends += 1
+        self._sending = True
+        await self._channel.send(data)
+        self._sending = False
 
     def _read(self) -> list[tuple[int, bytes]] | None:
         try:
@@ -137,6 +157,28 @@ class HijackPump:
 
     async def _watch(self) -> None:
         """A client that half-closed, or whose input nobody takes, dies without a read telling."""
-        while not self._channel.peer_vanished():  # noqa: ASYNC110 - no event tells of it
+        loop = asyncio.get_running_loop()
+        seen, since = self._progress(), loop.time()
+        while not self._channel.peer_vanished():
             await asyncio.sleep(self._limits.liveness)
+            now = self._progress()
+            if now != seen or not self._sending:
+                seen, since = now, loop.time()
+            elif self._hijack.stall_notice and loop.time() - since >= self._limits.stall:
+                await self._detach()
         raise ConnectionResetError("client vanished")
+
+    def _progress(self) -> tuple[int, int]:
+        """Changes whenever the client takes something."""
+        return self._sends, self._channel.raw.unsent()
+
+    async def _detach(self) -> None:
+        """Gives the streams back; what the client had not read stays here, a bounded piece."""
+        if self._let_go:
+            return
+        self._let_go = True
+        _log.warning("an attached client takes no output: it is detached, the container goes on")
+        if self._input_task is not None:
+            self._input_task.cancel()
+            await asyncio.gather(self._input_task, return_exceptions=True)
+        self._close_streams()

@@ -16,6 +16,7 @@ class Limits:
     )
     linger: float = 2.0  # for the client to close after we have sent everything
     liveness: float = 2.0  # between two looks whether a silent hijacked client still exists
+    stall: float = 10.0  # for which an attached client may take nothing of what a container says
     shutdown: float = 10.0  # for requests in flight when the server stops
 
     per_address: int = 256  # TLS connections from one address

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _HEADER: Final = struct.Struct(">BxxxL")
-_LARGEST_STREAM: Final = 3
+SYSTEM_ERROR: Final = 3  # the docker client ends with its text as an error
+_LARGEST_STREAM: Final = SYSTEM_ERROR
 
 # Docker sends at most 16 KiB a frame, but a stored log line may be 1 MiB and more; a length beyond
 # this is not a stream of frames at all.

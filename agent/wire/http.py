@@ -269,7 +269,9 @@ class Hijack:
     101 UPGRADED when the request asked for an upgrade, else 200 and the raw stream. `stdin` False:
     what the client sends is dropped. `detach_keys` (bytes, see `agent.wire.detach`) are looked for
     in the input of a terminal only; empty = never detach. `logs_first` is sent before the live
-    stream; its bytes are framed already.
+    stream; its bytes are framed already. `stall_notice`: the output has other readers (a log), so a
+    client that takes nothing for a while is let go rather than waited for; these are its last bytes.
+    Empty = it is waited for, however long.
     """
 
     duplex: Duplex
@@ -277,6 +279,7 @@ class Hijack:
     detach_keys: bytes = b"\x10\x11"
     stdin: bool = True
     logs_first: PullStream | None = None
+    stall_notice: bytes = b""
     headers: Sequence[tuple[str, str]] = ()
 
 

@@ -15,7 +15,7 @@ from tests.api.certs import Authority, Files
 from tests.api.clients import TlsClient, UnixClient
 from tests.api.fakes import FakeApplication, Running
 
-LIMITS = Limits(linger=1.0, liveness=0.2, shutdown=3.0)
+LIMITS = Limits(linger=1.0, liveness=0.2, stall=1.0, shutdown=3.0)
 
 
 @dataclasses.dataclass

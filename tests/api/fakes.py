@@ -16,6 +16,7 @@ from agent.errors import EngineError, Kind, invalid, not_found
 from agent.server.limits import Limits
 from agent.server.listeners import Listener
 from agent.server.serve import Server
+from agent.wire.frames import SYSTEM_ERROR, encode
 from agent.wire.http import (
     MULTIPLEXED_STREAM,
     RAW_STREAM,
@@ -139,7 +140,14 @@ def deaf(there: socket.socket) -> None:
     threading.Event().wait(8)
 
 
-BEHAVIOURS = {"cat": cat, "sum": checksum, "silent": silent, "deaf": deaf}
+def flood(there: socket.socket) -> None:
+    """Writes without end; ends when nobody is attached any more."""
+    while True:
+        there.sendall(bytes(65536))
+
+
+BEHAVIOURS = {"cat": cat, "sum": checksum, "silent": silent, "deaf": deaf, "flood": flood}
+STALL_NOTICE = b"you read nothing"
 
 
 class FakeApplication:
@@ -270,7 +278,13 @@ class FakeApplication:
         stream = STDERR if name.startswith("err") else STDOUT
         duplex = SocketDuplex(tty=tty, behave=behave, stream=stream)
         self.duplexes.append(duplex)
-        return Hijack(duplex, RAW_STREAM if tty else MULTIPLEXED_STREAM)
+        notice = STALL_NOTICE if tty else encode(SYSTEM_ERROR, STALL_NOTICE)
+        waited = request.query.get("patient") == "1"
+        return Hijack(
+            duplex,
+            RAW_STREAM if tty else MULTIPLEXED_STREAM,
+            stall_notice=b"" if waited else notice,
+        )
 
 
 class Running:

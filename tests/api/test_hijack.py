@@ -16,7 +16,7 @@ import pytest
 
 from agent.wire.frames import FrameDecoder
 from tests.api.clients import UPGRADE, read_all, read_head, request
-from tests.api.fakes import eventually, rss_kib
+from tests.api.fakes import STALL_NOTICE, eventually, rss_kib
 
 both = pytest.mark.parametrize("kind", ["unix", "tls"])
 
@@ -148,6 +148,42 @@ def test_case_168_reader_that_stops_is_bounded(site, kind):
     assert rss_kib() - before < 16 * 1024
     client.close()
     assert site.application.duplexes[0].closed.wait(10)
+
+
+@both
+@pytest.mark.parametrize("name", ["flood", "tty-flood"])
+def test_case_093_a_stalled_reader_is_let_go_and_told(site, kind, name):
+    client = site.connect(kind)
+    rest = attach(client, name)
+    duplex = site.application.duplexes[0]
+    assert duplex.closed.wait(10)
+    duplex.thread.join(5)
+    assert not duplex.thread.is_alive()
+    assert site.running.server.connection_count == 1  # it may still read what it was sent
+    output = rest + read_all(client)
+    if name.startswith("tty"):
+        assert output == bytes(len(output) - len(STALL_NOTICE)) + STALL_NOTICE
+    else:
+        assert unframed(output)[-1] == (3, STALL_NOTICE)
+
+
+def test_case_093_a_slow_reader_is_waited_for(site):
+    """It takes little, but it takes: for three times as long as a stalled one is waited for."""
+    client = site.unix()
+    attach(client, "flood")
+    pause = threading.Event()
+    for _ in range(30):
+        assert client.recv()
+        pause.wait(0.1)
+    assert not site.application.duplexes[0].closed.is_set()
+
+
+def test_case_093_where_nobody_else_reads_the_reader_is_waited_for(site):
+    client = site.unix()
+    client.send(request("POST", "/v1.51/containers/flood/attach?stream=1&patient=1", None))
+    read_head(client)
+    duplex = site.application.duplexes[0]
+    assert not duplex.closed.wait(3)
 
 
 def test_case_093_reset_by_the_client(site):

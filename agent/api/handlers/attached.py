@@ -12,7 +12,7 @@ from agent.api.version import Version
 from agent.api.websocket import WebSocketDuplex
 from agent.engine.model import LogQuery
 from agent.errors import invalid
-from agent.wire import websocket
+from agent.wire import frames, websocket
 from agent.wire.detach import parse_detach_keys
 from agent.wire.http import MULTIPLEXED_STREAM, RAW_STREAM, Answer, Hijack, Stream
 
@@ -41,7 +41,14 @@ def attach(api: Api, call: Call) -> Answer:
         content_type=stream_type(call, tty=tty),
         detach_keys=keys,
         stdin=request.stdin and request.stream,
+        stall_notice=_stall_notice(tty=tty),
     )
+
+
+def _stall_notice(*, tty: bool) -> bytes:
+    """What a client that took no output finds at its end: the docker client makes an error of it."""
+    said = b"detached: no output was taken for a while; the container goes on, and its log has all"
+    return b"\r\n" + said + b"\r\n" if tty else frames.encode(frames.SYSTEM_ERROR, said)
 
 
 TEXT_FRAMES_UNTIL: Final[Version] = (1, 28)
@@ -70,7 +77,13 @@ def attach_websocket(api: Api, call: Call) -> Answer:
         inner, stdin=request.stdin and request.stream, text=call.version < TEXT_FRAMES_UNTIL
     )
     accepted = (("Sec-WebSocket-Accept", accept),)
-    return Hijack(duplex, content_type=RAW_STREAM, detach_keys=b"", headers=accepted)
+    return Hijack(
+        duplex,
+        content_type=RAW_STREAM,
+        detach_keys=b"",
+        headers=accepted,
+        stall_notice=websocket.close_frame(websocket.POLICY),
+    )
 
 
 def _tail(text: str) -> int | None:

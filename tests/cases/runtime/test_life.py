@@ -108,6 +108,40 @@ def test_two_attached_clients_and_detach(bench):
     assert bench.wait(container.id).code == 0
 
 
+def test_only_clients_with_stdin_end_a_shared_stdin(bench):
+    """conmon alone would end it for anyone who leaves (StdinOnce)."""
+    script = "read x; echo one $x; read x; echo two $x; cat; echo end"
+    container = bench.begin("sh", "-c", script, open_stdin=True, stdin_once=True)
+    attach = bench.runtime.attach
+    gone = [attach(container.id) for _ in range(3)]
+    for one in gone:
+        one.close()
+    first, second = attach(container.id), attach(container.id)
+    first.write(b"a\n")
+    assert b"one a" in read_until(second, b"one a\n")
+    assert b"one a" in read_until(first, b"one a\n")
+    second.close()
+    late = attach(container.id)
+    late.write(b"b\nrest")
+    assert read_until(late, b"two b\nrest") == b"two b\nrest"  # nothing of before
+    first.close_write()
+    assert read_all(late)[0] == b"end\n"
+    for one in (first, late):
+        one.close()
+    assert bench.wait(container.id).code == 0
+
+
+def test_connections_kept_for_stdin_are_used_again(bench):
+    container = bench.begin("sh", "-c", "cat; sleep 100", open_stdin=True, stdin_once=True)
+    for _ in range(50):
+        bench.runtime.attach(container.id).close()
+    conmon = bench.record(container.id).monitor
+    found = [os.readlink(link) for link in Path(f"/proc/{conmon}/fd").iterdir()]
+    assert sum(name.startswith("socket:") for name in found) < 6, found
+    bench.runtime.signal(container.id, 9)
+    bench.wait(container.id)
+
+
 def test_exec(bench):
     container = bench.begin("sleep", "1000", env=("MARK=1",))
     assert bench.exec(container, "sh", "-c", "echo $MARK$B; echo e >&2; exit 7", env=("B=2",)) == (
