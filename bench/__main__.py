@@ -1,7 +1,7 @@
 """Side-by-side measurements: `python -m bench [--host unix:///... --host unix:///...]`.
 
-Without --host, a lab with two hosts is made: this checkout's agent in one, Debian's docker.io in
-the other.  Rounds of all engines are interleaved, so that a busy moment hits all of them.
+Without --host, a lab with two hosts is made: this checkout's agent in one, docker.io of Debian
+sid (Docker Engine 28.5 or newer) or bookworm (20.10) in the other.  Rounds of all engines are interleaved, so that a busy moment hits all of them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.client import pull
-from bench.engines import Engine, debians, ours
+from bench.engines import Engine, ours
 from bench.measures import MEASURES, Measure
 from bench.report import Samples, markdown, show
+from bench.yardsticks import YARDSTICKS
 from tests.lab.host import Host
 from tests.lab.lab import open_lab
 from tests.lab.settings import from_environment
@@ -57,6 +58,7 @@ def floor_of(host: Host) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--host", action="append", default=[], help="unix:///path of an engine")
+    parser.add_argument("--docker", choices=sorted(YARDSTICKS), default="sid")
     parser.add_argument("--only", default="", help="measures whose name contains this")
     parser.add_argument("--factor", type=float, default=1.0, help="scales the rounds")
     parser.add_argument("--json", default="", help="write all samples to this file")
@@ -69,7 +71,7 @@ def main() -> int:
     engines = []
     try:
         mirror = lab.registry().url
-        engines = [ours(lab, mirror), debians(lab, mirror)]
+        engines = [ours(lab, mirror), YARDSTICKS[options.docker](lab, mirror)]
         floor = floor_of(lab.host("floor", "plain"))
         return _finish(engines, wanted, options, floor)
     finally:

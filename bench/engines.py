@@ -1,6 +1,6 @@
-"""The engines of a run: those named by --host, or ours and Debian's docker.io side by side.
+"""The engines of a run: those named by --host, or ours and a yardstick (`yardsticks`).
 
-Each of ours runs in a lab host of its own (namespaces, folders, cgroups), so that nothing of it
+Each of these runs in a lab host of its own (namespaces, folders, cgroups), so that nothing of it
 touches this computer, and both see the same kernel, disk and registry.
 """
 
@@ -100,7 +100,7 @@ class Supervised:
     """An engine program started inside a lab host."""
 
     def __init__(self, host: Host, argv: list[str], url: str, log: Path) -> None:
-        self._host, self._argv, self._url, self._log = host, argv, url, log
+        self._host, self._argv, self.url, self._log = host, argv, url, log
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -108,7 +108,7 @@ class Supervised:
             self._process = subprocess.Popen(
                 self._host.inside_argv(self._argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        _await_ping(self._url, self._process)
+        _await_ping(self.url, self._process)
 
     def stop(self) -> None:
         """SIGTERM, and its end."""
@@ -120,11 +120,11 @@ class Supervised:
         self._process = None
 
 
-def _inside(host: Host, path: str) -> str:
+def inside_url(host: Host, path: str) -> str:
     return f"unix:///proc/{host.init_pid}/root{path}"
 
 
-_WITH_PID = 'echo $$ >/run/bench.pid; exec "$@"'
+WITH_PID = 'echo $$ >/run/bench.pid; exec "$@"'
 
 
 def ours(lab: Lab, mirror: str) -> Engine:
@@ -149,7 +149,7 @@ def ours(lab: Lab, mirror: str) -> Engine:
     argv = [
         "sh",
         "-c",
-        _WITH_PID,
+        WITH_PID,
         "sh",
         "python3",
         "-I",
@@ -157,33 +157,7 @@ def ours(lab: Lab, mirror: str) -> Engine:
         "--config",
         f"{inside}/agent.json",
     ]
-    url = _inside(host, "/run/machine/docker.sock")
+    url = inside_url(host, "/run/machine/docker.sock")
     program = Supervised(host, argv, url, host.directory / "agent.log")
     program.start()
     return Engine("machine", url, (inside, "conmon"), host, program.start, program.stop)
-
-
-def debians(lab: Lab, mirror: str) -> Engine:
-    """Debian's docker.io: the yardstick."""
-    host = lab.host("docker", "plain")
-    place = host.data / "docker"
-    if not place.exists():
-        shutil.copytree(lab.engine(), place, symlinks=True)
-        for name in ("iptables", "ip6tables"):  # made by update-alternatives when installed
-            (place / "usr/sbin" / name).symlink_to("xtables-nft-multi")
-    root = "/var/lib/machine/docker"
-    env = [
-        "env",
-        f"PATH={root}/usr/sbin:{root}/usr/bin:{root}/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
-        f"LD_LIBRARY_PATH={root}/usr/lib/x86_64-linux-gnu:{root}/lib/x86_64-linux-gnu",
-        f"XTABLES_LIBDIR={root}/usr/lib/x86_64-linux-gnu/xtables",
-    ]
-    registry = mirror.removeprefix("http://")
-    flags = ["--data-root", "/var/lib/machine/dockerd", "-H", "unix:///run/docker.sock"]
-    flags += ["--registry-mirror", mirror, "--insecure-registry", registry, "-l", "error"]
-    argv = ["sh", "-c", _WITH_PID, "sh", *env, f"{root}/usr/sbin/dockerd", *flags]
-    url = _inside(host, "/run/docker.sock")
-    program = Supervised(host, argv, url, host.directory / "dockerd.log")
-    program.start()
-    names = ("dockerd", "containerd", "docker-proxy")
-    return Engine("docker", url, names, host, program.start, program.stop)
