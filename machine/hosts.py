@@ -23,7 +23,9 @@ from drivers.api import (
 from drivers.errors import DriverError, WaitTimeoutError
 from drivers.options import Value
 from drivers.polling import Clock, NotYet, wait_until
+from machine.cloudinit import CloudSeeds
 from machine.config import BOOT_TIMEOUT
+from machine.door import ProviderDoor
 from machine.errors import EXIT_ERROR, MachineError, UnreachableError
 from machine.hostkeys import HostKey, KnownHost, parse_key
 from machine.model import MachineRecord, SshEndpoint
@@ -46,6 +48,7 @@ class Ports:
     cache: Path
     ssh: SshConnect
     say: Callable[[str], None]  # a line that stays on the screen
+    debug: Callable[[str], None] = lambda _: None  # under --debug
 
 
 @contextlib.contextmanager
@@ -101,6 +104,9 @@ class Hosts:
             runner=self.ports.runner,
             http=self.ports.http,
             host=self._access(record),
+            door=ProviderDoor(record.name, self.ports.clock, self.ports.debug),
+            seeds=CloudSeeds(record.name, record.uuid, self._store.machine_dir(record.name)),
+            cache=self.ports.cache,
         )
 
     def state(self, record: MachineRecord) -> HostState:

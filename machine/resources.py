@@ -15,10 +15,15 @@ from machine.errors import MachineError
 
 def unit(name: str) -> str:
     """The text of cloud-init/units/NAME. Raises MachineError when the installation is broken."""
-    beside = Path(__file__).parents[1] / "cloud-init" / "units" / name
+    return cloud_init(f"units/{name}")
+
+
+def cloud_init(name: str) -> str:
+    """The text of cloud-init/NAME. Raises MachineError when the installation is broken."""
+    beside = Path(__file__).parents[1] / "cloud-init" / name
     if beside.is_file():
         return beside.read_text()
-    wanted = f"share/machine/cloud-init/units/{name}"
+    wanted = f"share/machine/cloud-init/{name}"
     for file in importlib.metadata.files("machine") or ():
         if file.as_posix().endswith(wanted):
             return Path(str(file.locate())).read_text()

@@ -114,6 +114,7 @@ def make_service(session: Session) -> Service:
         cache=session.cache,
         ssh=ssh_connector(session),
         say=progress.note,
+        debug=session.debug,
     )
     session.on_exit(progress.close)
     return Service(session.store, ports, progress)

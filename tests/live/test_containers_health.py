@@ -49,11 +49,13 @@ def test_a_life(box: Installed) -> None:
 
 
 def test_start_period_and_interval(box: Installed) -> None:
-    box.docker(
-        "run", "-d", "--name", "one", "--health-cmd", "exit 1", "--health-start-period", "2s",
-        "--health-start-interval", "100ms", "--health-interval", "300ms", "--health-retries", "1",
-        "busybox", "sleep", "1000",
-    )  # fmt: skip
+    check = {
+        "Test": ["CMD-SHELL", "exit 1"], "StartPeriod": 2_000_000_000, "Retries": 1,
+        "StartInterval": 100_000_000, "Interval": 300_000_000,  # the client's flag is of Docker 25
+    }  # fmt: skip
+    wanted = {"Image": "busybox", "Cmd": ["sleep", "1000"], "Healthcheck": check}
+    assert box.api("POST", "/containers/create?name=one", wanted).status == 201
+    box.docker("start", "one")
     box.wait(lambda: len(health(box, "one")["Log"]) >= 3, "several in the start period")  # type: ignore[arg-type]
     assert health(box, "one")["FailingStreak"] == 0
     box.wait(lambda: health(box, "one")["Status"] == "unhealthy", "after the start period")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import pytest
 
@@ -65,7 +64,6 @@ def test_push_and_pull_again(box: Installed, tls: str) -> None:
     box.docker("rmi", digest)
 
 
-@pytest.mark.skipif(shutil.which("skopeo") is None, reason="needs skopeo")
 def test_skopeo_copies_what_was_pushed(box: Installed, tls: str) -> None:
     name = f"{tls}/pushed/busybox:skopeo"
     box.docker("tag", "busybox", name)

@@ -131,7 +131,7 @@ def _extra_hosts(query: Query) -> tuple[str, ...]:
 
 
 def _ulimits(text: str) -> tuple[Ulimit, ...]:
-    document = _decoded(text, "ulimits") if text else []
+    document = (_decoded(text, "ulimits") if text else None) or []  # Docker 20.10 sends null
     if not isinstance(document, list) or len(document) > _ULIMITS:
         raise invalid("error reading ulimits: not an array")
     found = []

@@ -190,6 +190,16 @@ def test_case_010_setuid_sticky_and_file_capabilities(lab: Bench) -> None:
     assert (lab.diff / "su").stat().st_uid == 9
 
 
+def _takes(folder: Path, name: str, value: bytes) -> bool:
+    """Whether the file system of that folder stores such an extended attribute."""
+    try:
+        os.setxattr(folder, name, value)
+    except OSError:
+        return False
+    os.removexattr(folder, name)
+    return True
+
+
 def test_case_011_hostile_xattrs(lab: Bench) -> None:
     def with_xattrs(**values: str) -> bytes:
         info, data = member("d/", kind=DIR, mode=0o755)
@@ -206,7 +216,12 @@ def test_case_011_hostile_xattrs(lab: Bench) -> None:
     lab.unpack(with_xattrs(**hostile))
     assert os.listxattr(lab.diff / "d") == []
     refused(lab, with_xattrs(**{"user.big": "x" * 65537}), "too large")
-    refused(lab, with_xattrs(**{"user.big": "x" * 60000}), "xtended attribute is too large")
+    large = with_xattrs(**{"user.big": "x" * 60000})
+    if _takes(lab.folder, "user.big", b"x" * 60000):  # tmpfs does, ext4 does not
+        lab.unpack(large)
+        assert len(os.getxattr(lab.diff / "d", "user.big")) == 60000
+    else:
+        refused(lab, large, "xtended attribute is too large")
     refused(lab, with_xattrs(**{f"user.n{n}": "x" for n in range(1000)}), "more than 100")
 
 
