@@ -84,14 +84,17 @@ class Host:
     @classmethod
     def make(cls, directory: Path, record: HostRecord, subnet: network.Subnet, key: Path) -> "Host":
         """Lay out a new host's disk; it is off."""
-        record_file = directory / "host.json"
         for name in ("upper", "work", "top", "data"):
             (directory / name).mkdir(parents=True)
         furnish(directory, record, key.with_suffix(".pub").read_text(), subnet)
-        temporary = directory / ".host.json"
-        temporary.write_text(json.dumps(asdict(record)))
-        temporary.rename(record_file)
+        write_record(directory, record)
         return cls(directory, subnet, key)
+
+    def rewrite(self, record: HostRecord) -> None:
+        """Make `record` this host's, which is off; objects made from now on have it."""
+        known = self.known_hosts.read_text().replace(f"{self.ip} ", f"{record.ip} ", 1)
+        write_record(self.directory, record)
+        self.known_hosts.write_text(known)
 
     @property
     def name(self) -> str:
@@ -282,6 +285,13 @@ def furnish(directory: Path, record: HostRecord, public: str, subnet: network.Su
         os.chown(upper / name, 1000, 1000)
     key = " ".join(public_host_key.split()[:2])
     (directory / "known_hosts").write_text(f"{record.ip} {key}\n")
+
+
+def write_record(directory: Path, record: HostRecord) -> None:
+    """Keep the record; a folder is a host from then on."""
+    temporary = directory / ".host.json"
+    temporary.write_text(json.dumps(asdict(record)))
+    temporary.rename(directory / "host.json")
 
 
 def read_record(directory: Path) -> HostRecord | None:

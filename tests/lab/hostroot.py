@@ -2,7 +2,8 @@
 
 Variants: `systemd` (systemd as process 1), `systemd-v2` (the same, sees only cgroup v2, without
 controllers where this computer has them in v1), `plain` (no systemd installed; the small init
-of `plain_init.py`). Flavours: `bare` (Python and a package manager, no container parts) and
+of `plain_init.py`), `cloud` (systemd, and Debian's cloud-init, which does nothing without a seed:
+`cloudhosts.py`). Flavours: `bare` (Python and a package manager, no container parts) and
 `full` (crun, runc, conmon and nftables too, installed by apt from the host's own repository).
 """
 
@@ -14,7 +15,7 @@ from tests.lab.cache import key_of
 from tests.lab.debian import MINIMAL_KEY, Debian, write_package_index
 from tests.lab.errors import LabError
 
-Variant = Literal["systemd", "systemd-v2", "plain"]
+Variant = Literal["systemd", "systemd-v2", "plain", "cloud"]
 Flavour = Literal["full", "bare"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
@@ -25,6 +26,7 @@ _BARE = (
     "kmod init-system-helpers less"
 )
 _SYSTEMD = "systemd systemd-sysv dbus libpam-systemd"
+_CLOUD = "cloud-init"
 _PARTS = "crun runc conmon nftables libnftables1"
 # also in the hosts' repository, for provisioning that wants them
 _OFFERED = (
@@ -49,6 +51,14 @@ _MASKED = (
     "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer", "e2scrub_all.timer",
     "e2scrub_reap.service", "systemd-tmpfiles-clean.timer",
 )  # fmt: skip
+# What the image of a provider would say: where seeds are, that the network is up already, that the
+# folder of packages stays the mirror, and that there are no locales.
+_CLOUD_CONFIG = """\
+datasource_list: [NoCloud]
+network: {config: disabled}
+apt: {preserve_sources_list: true}
+locale: false
+"""
 _AFTER_BARE = """\
 rm -f /etc/ssh/ssh_host_*
 useradd -m -s /bin/bash -u 1000 debian
@@ -70,6 +80,7 @@ _INIT = (Path(__file__).parent / "plain_init.py").read_text()
 _BARE_KEY = key_of("bare", 1, MINIMAL_KEY, _BARE, _OFFERED, _SSHD, _AFTER_BARE)
 _PLAIN_KEY = key_of("plain", 1, _BARE_KEY, _INIT, _POWER)
 _SYSTEMD_KEY = key_of("systemd", 2, _BARE_KEY, _SYSTEMD, _MASKED)
+_CLOUD_KEY = key_of("cloud", 1, _SYSTEMD_KEY, _CLOUD, _CLOUD_CONFIG)
 SYSTEMD_FULL_KEY = key_of("full", 1, _SYSTEMD_KEY, _PARTS)
 
 
@@ -128,6 +139,15 @@ class HostRoots:
 
         return [self.debian.cache.entry("host-systemd", _SYSTEMD_KEY, build) / "root", *below]
 
+    def _cloud(self) -> list[Path]:
+        below = self._systemd()
+
+        def build(place: Path) -> None:
+            self.debian.layer(place, below, _CLOUD)
+            (place / "root/etc/cloud/cloud.cfg.d/90_lab.cfg").write_text(_CLOUD_CONFIG)
+
+        return [self.debian.cache.entry("host-cloud", _CLOUD_KEY, build) / "root", *below]
+
     def _full(self, kind: str, below: list[Path]) -> list[Path]:
         def build(place: Path) -> None:
             script = (
@@ -137,13 +157,15 @@ class HostRoots:
             )
             self.debian.layer_offline(place, below, script)
 
-        key = key_of("full", 1, _PLAIN_KEY, _PARTS) if kind == "plain" else SYSTEMD_FULL_KEY
+        keys = {"plain": _PLAIN_KEY, "systemd": _SYSTEMD_KEY, "cloud": _CLOUD_KEY}
+        key = key_of("full", 1, keys[kind], _PARTS)
         return [self.debian.cache.entry(f"host-{kind}-full", key, build) / "root", *below]
 
     def layers(self, variant: Variant, flavour: Flavour) -> tuple[Path, ...]:
         """The root's folders, topmost first; built now when the cache has none (about 1 minute)."""
         if variant not in VARIANTS or flavour not in FLAVOURS:
             raise LabError(f"no host {variant}/{flavour}: {VARIANTS}, {FLAVOURS}")
-        kind = "plain" if variant == "plain" else "systemd"
-        below = self._plain() if kind == "plain" else self._systemd()
+        kind = variant.removesuffix("-v2")
+        roots = {"plain": self._plain, "systemd": self._systemd, "cloud": self._cloud}
+        below = roots[kind]()
         return tuple(self._full(kind, below) if flavour == "full" else below)

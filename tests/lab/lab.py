@@ -1,8 +1,10 @@
 """A lab: one network with hosts and a registry, found again by its name."""
 
+import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,10 +124,12 @@ class Lab:
         flavour: Flavour = "full",
         *,
         wait: bool = True,
+        furnish: Callable[[Path], None] | None = None,
     ) -> Host:
         """The host `name`, switched on and answering SSH; a new one when there is none.
 
         Without `name` always a new one. Thread-safe. An existing host keeps its variant.
+        `furnish` may write into a new host's root (the folder it is called with) before it boots.
         """
         if name is not None:
             directory = self.directory / "hosts" / network.check_name(name)
@@ -143,8 +147,17 @@ class Lab:
                 name, self.subnet.address(number), variant, flavour, tuple(map(str, layers))
             )
             made = Host.make(directory, record, self.subnet, self.key)
+        if furnish is not None:
+            furnish(directory / "upper")
         made.start(wait=wait)
         return made
+
+    def move(self, host: Host) -> Host:
+        """The host, which is off, at another address: as a provider gives one at each start."""
+        with locked(self.directory / ".lock"):
+            record = dataclasses.replace(host.record, ip=self.subnet.address(self._next_number()))
+            host.rewrite(record)
+        return Host(host.directory, self.subnet, self.key)
 
     def vm(self, name: str | None = None, *, wait: bool = True) -> Vm:
         """The virtual machine `name`, switched on and answering SSH; a new one when there is none.
