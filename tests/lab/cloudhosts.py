@@ -120,8 +120,10 @@ class CloudHost:
                 self._host.destroy()
 
     def console(self) -> str:
-        """What it printed on its console."""
-        return self._host.console()
+        """What it printed on its console, cloud-init included."""
+        log = self._host.directory / "upper/var/log/cloud-init-output.log"
+        said = log.read_text(errors="replace") if log.exists() else ""
+        return self._host.console() + said
 
     def wait_ssh(self, seconds: float = 60.0) -> None:
         """Return when SSH answers."""

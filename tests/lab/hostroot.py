@@ -59,6 +59,8 @@ network: {config: disabled}
 apt: {preserve_sources_list: true}
 locale: false
 """
+_CLOUD_UNITS = ("cloud-init-local", "cloud-init", "cloud-config", "cloud-final")
+_ONLY_WITH_SEED = "[Unit]\nConditionPathExists=/var/lib/cloud/seed/nocloud/user-data\n"
 _AFTER_BARE = """\
 rm -f /etc/ssh/ssh_host_*
 useradd -m -s /bin/bash -u 1000 debian
@@ -80,7 +82,7 @@ _INIT = (Path(__file__).parent / "plain_init.py").read_text()
 _BARE_KEY = key_of("bare", 1, MINIMAL_KEY, _BARE, _OFFERED, _SSHD, _AFTER_BARE)
 _PLAIN_KEY = key_of("plain", 1, _BARE_KEY, _INIT, _POWER)
 _SYSTEMD_KEY = key_of("systemd", 2, _BARE_KEY, _SYSTEMD, _MASKED)
-_CLOUD_KEY = key_of("cloud", 1, _SYSTEMD_KEY, _CLOUD, _CLOUD_CONFIG)
+_CLOUD_KEY = key_of("cloud", 1, _SYSTEMD_KEY, _CLOUD, _CLOUD_CONFIG, _ONLY_WITH_SEED)
 SYSTEMD_FULL_KEY = key_of("full", 1, _SYSTEMD_KEY, _PARTS)
 
 
@@ -145,6 +147,10 @@ class HostRoots:
         def build(place: Path) -> None:
             self.debian.layer(place, below, _CLOUD)
             (place / "root/etc/cloud/cloud.cfg.d/90_lab.cfg").write_text(_CLOUD_CONFIG)
+            for unit in _CLOUD_UNITS:
+                folder = place / f"root/etc/systemd/system/{unit}.service.d"
+                folder.mkdir(parents=True)
+                (folder / "lab.conf").write_text(_ONLY_WITH_SEED)
 
         return [self.debian.cache.entry("host-cloud", _CLOUD_KEY, build) / "root", *below]
 
