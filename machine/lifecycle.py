@@ -14,6 +14,8 @@ class Event(enum.Enum):
     STOP = "stop"
     KILL = "kill"
     RESTART = "restart"
+    SUSPEND = "suspend"
+    RESUME = "resume"
 
 
 class Action(enum.Enum):
@@ -23,12 +25,18 @@ class Action(enum.Enum):
     STOP = "stop"
     KILL = "kill"
     RESTART = "restart"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    UNFIT = "unfit"  # only a running host is suspended, only a suspended one resumed
     ALREADY = "already"  # the wanted state holds: docker-machine says so and exits 1
     MISSING = "missing"  # the provider does not know the host
 
 
 _ON = (HostState.RUNNING, HostState.STARTING)
 _OFF = (HostState.STOPPED, HostState.SAVED, HostState.NONE)
+_ASLEEP = (HostState.SAVED, HostState.PAUSED)
+_DOWN = (HostState.STOPPED, HostState.NONE)
+_UNSURE = (HostState.STOPPING, HostState.ERROR, HostState.TIMEOUT)
 _BETWEEN = (HostState.PAUSED, HostState.STOPPING, HostState.ERROR, HostState.TIMEOUT)
 
 TABLE: dict[tuple[HostState, Event], Action] = {
@@ -40,10 +48,22 @@ TABLE: dict[tuple[HostState, Event], Action] = {
     **{(s, Event.KILL): Action.ALREADY for s in _OFF},
     **{(s, Event.RESTART): Action.RESTART for s in (*_ON, *_BETWEEN)},
     **{(s, Event.RESTART): Action.START for s in _OFF},
+    **{(s, Event.SUSPEND): Action.SUSPEND for s in (*_ON, *_UNSURE)},
+    **{(s, Event.SUSPEND): Action.ALREADY for s in _ASLEEP},
+    **{(s, Event.SUSPEND): Action.UNFIT for s in _DOWN},
+    **{(s, Event.RESUME): Action.RESUME for s in (*_ASLEEP, *_UNSURE)},
+    **{(s, Event.RESUME): Action.ALREADY for s in _ON},
+    **{(s, Event.RESUME): Action.UNFIT for s in _DOWN},
     **{(HostState.NOT_FOUND, e): Action.MISSING for e in Event},
 }
 
-ALREADY = {Event.START: "running", Event.STOP: "stopped", Event.KILL: "stopped"}
+ALREADY = {
+    Event.START: "running",
+    Event.STOP: "stopped",
+    Event.KILL: "stopped",
+    Event.SUSPEND: "suspended",
+    Event.RESUME: "running",
+}
 
 
 def decide(state: HostState, event: Event) -> Action:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from drivers import options as driver_options
-from drivers.api import DriverContext, HostState, Kill, Restart, StartStop
+from drivers.api import DriverContext, HostState, Kill, Restart, StartStop, Suspend
 from drivers.errors import CannotError
 from drivers.options import Value
-from machine import journal, parallel
+from machine import firstboot, journal, parallel
 from machine.config import BOOT_TIMEOUT
 from machine.errors import (
     EXIT_NOT_FOUND,
@@ -28,6 +28,7 @@ from machine.model import AuthFiles, EngineOptions, MachineRecord, Phase
 from machine.progress import SUBJECT, Progress
 from machine.store import Store
 from machine.store.names import check_new_name
+from machine.transport.api import Transport
 
 PARALLEL: Final = 16  # machines that one command works on at once
 
@@ -36,6 +37,8 @@ _WORDS: Final = {
     Event.STOP: ("Stopping", "was stopped"),
     Event.KILL: ("Killing", "was killed"),
     Event.RESTART: ("Restarting", "was restarted"),
+    Event.SUSPEND: ("Suspending", "was suspended"),
+    Event.RESUME: ("Resuming", "was resumed"),
 }
 
 
@@ -153,6 +156,8 @@ class Service:
         with self._dropped_unless_touched(record, adopted=driver.adopts and not resumed):
             self._progress.phase("Waiting for SSH to be available...")
             with self.hosts.connected(record, boot_seconds=boot) as transport:
+                if not driver.adopts:
+                    self._await_first_boot(record, transport)
                 self._progress.phase("Detecting operating system of created instance...")
                 facts = self._installer.look(transport)
                 plan = self._installer.plan(record, facts, take_over=request.take_over)
@@ -160,6 +165,15 @@ class Service:
                 record = self._installer.install(record, transport, facts, plan)
                 record = self._done(record, Step.PROVISION)
         return self._finish(self._installer.verify(self._doing(record, Step.VERIFY)))
+
+    def _await_first_boot(self, record: MachineRecord, transport: Transport) -> None:
+        """What cloud-init could not do is told; provisioning finds out whether it matters."""
+        self._progress.phase("Waiting for cloud-init to end...")
+        complaint = firstboot.wait(transport)
+        if complaint:
+            self._progress.note(
+                f"({record.name}) cloud-init did not end well; it says:\n{complaint}"
+            )
 
     @contextlib.contextmanager
     def _dropped_unless_touched(self, record: MachineRecord, *, adopted: bool) -> Iterator[None]:
@@ -239,6 +253,9 @@ class Service:
         action = decide(self.hosts.state(record), event)
         if action is Action.ALREADY:
             raise MachineError(f'Machine "{record.name}" is already {ALREADY[event]}.')
+        if action is Action.UNFIT:
+            wanted = "running" if event is Event.SUSPEND else "suspended"
+            raise MachineError(f'Machine "{record.name}" is not {wanted}.')
         if action is Action.MISSING:
             raise MachineError(
                 f'The host of machine "{record.name}" no longer exists',
@@ -250,7 +267,7 @@ class Service:
             verb = self._verb(record, action)
             self._progress.note(f'{begins} "{record.name}"...')
             verb(self.hosts.context(record))
-        if action in {Action.START, Action.RESTART}:
+        if action in {Action.START, Action.RESTART, Action.RESUME}:
             self._up_again(record)
         self._progress.note(f'Machine "{record.name}" {ended}.')
 
@@ -261,6 +278,8 @@ class Service:
             return driver.start if action is Action.START else driver.stop
         if isinstance(driver, Kill) and action is Action.KILL:
             return driver.kill
+        if isinstance(driver, Suspend) and action in {Action.SUSPEND, Action.RESUME}:
+            return driver.suspend if action is Action.SUSPEND else driver.resume
         if action is Action.RESTART:
             if isinstance(driver, Restart):
                 return driver.restart

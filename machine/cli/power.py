@@ -1,4 +1,4 @@
-"""`start`, `stop`, `restart`, `kill`."""
+"""`start`, `stop`, `restart`, `kill`, `suspend`, `resume`."""
 
 from __future__ import annotations
 
@@ -40,6 +40,23 @@ def kill(session: Session, names: tuple[str, ...]) -> None:
 def restart(session: Session, names: tuple[str, ...]) -> None:
     """Restart a machine."""
     _power(session, names, Event.RESTART)
+    _new_address_note(session)
+
+
+@click.command(cls=Command)
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.pass_obj
+def suspend(session: Session, names: tuple[str, ...]) -> None:
+    """Suspend a machine: its memory is kept, and `resume` goes on where it was."""
+    _power(session, names, Event.SUSPEND)
+
+
+@click.command(cls=Command)
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.pass_obj
+def resume(session: Session, names: tuple[str, ...]) -> None:
+    """Resume a suspended machine."""
+    _power(session, names, Event.RESUME)
     _new_address_note(session)
 
 
