@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import EngineError, Kind
-from agent.wire.http1 import Head, RequestReader, chunk, response_head
+from agent.wire.http1 import Head, RequestReader, _plain, chunk, response_head
 
 GET = b"GET /_ping?x=1 HTTP/1.1\r\nHost: docker\r\n\r\n"
 POST = b"POST /a HTTP/1.1\r\nHost: d\r\nContent-Length: 5\r\n\r\nhello"
@@ -148,3 +148,81 @@ def test_response_head():
         with pytest.raises(ValueError, match="control character"):
             response_head(200, [("A", value)])
     assert chunk(b"x" * 17) == b"11\r\n" + b"x" * 17 + b"\r\n"
+
+
+_NAMES = st.sampled_from(
+    [
+        "Host",
+        "host",
+        "Content-Length",
+        "content-length",
+        "Connection",
+        "Expect",
+        "X-A",
+        "X b",
+        "",
+        "TE",
+    ]
+)
+_VALUES = st.sampled_from(
+    ["d", "0", "5", "05", "+5", "5, 5", "close", "Upgrade, close", "keep-alive", "100-continue", "",
+     " spaced  out ", "\ttab", "\xe9", "a\x00b", "a\x7fb", "1" * 19]
+)  # fmt: skip
+_FIRST = st.sampled_from(
+    ["GET / HTTP/1.1", "POST /a?b=%20 HTTP/1.1", "GET  / HTTP/1.1", "GET / HTTP/1.0", "GET /",
+     "get / HTTP/1.1", "GET /a b HTTP/1.1", "GET / HTTP/1.1 ", "TRACE / HTTP/1.1", "GET /\xe9 HTTP/1.1"]
+)  # fmt: skip
+
+
+def _judged_by_h11(raw: bytes) -> Head | None:
+    try:
+        return RequestReader()._judged(raw)
+    except EngineError:
+        return None
+
+
+@given(
+    _FIRST, st.lists(st.tuples(_NAMES, st.sampled_from([":", ": ", " : "]), _VALUES), max_size=5)
+)
+@settings(max_examples=600, deadline=None)
+def test_a_head_read_without_h11_is_what_h11_reads(first, fields):
+    lines = [first, "Host: d", *("".join(one) for one in fields)]
+    raw = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    plain = None if b"\x00" in raw else _plain(raw)
+    if plain is not None:
+        judged = _judged_by_h11(raw)
+        assert judged is not None, "what h11 refuses was taken"
+        assert plain.headers.items() == judged.headers.items()
+        told = (plain.method, plain.target, plain.keep_alive, plain.has_body)
+        assert told == (judged.method, judged.target, judged.keep_alive, judged.has_body)
+        assert plain.expects_continue == judged.expects_continue
+        assert plain.http10 == judged.http10
+
+
+def test_what_clients_send_is_read_without_h11():
+    for raw in (
+        GET,
+        (
+            b"POST /v1.51/exec/a/start HTTP/1.1\r\nHost: api.moby.localhost\r\nUser-Agent: D/1 (l)\r\n"
+            b"Content-Length: 29\r\nConnection: Upgrade\r\nContent-Type: application/json\r\n"
+            b"Upgrade: tcp\r\n\r\n"
+        ),
+    ):
+        assert _plain(raw) is not None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX\t: b\r\n\r\n",
+    ],
+)
+def test_everything_else_is_left_to_h11(raw):
+    assert _plain(raw) is None
