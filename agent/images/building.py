@@ -12,17 +12,17 @@ from urllib.parse import urlsplit
 
 from agent.engine.building import Gone
 from agent.engine.model import Image
-from agent.errors import EngineError, conflict, invalid
+from agent.errors import EngineError, conflict, internal, invalid
 from agent.host import tree
 from agent.images import addresses, imageconfig, layertar, reference, treelayer
 from agent.images import digest as digests
 from agent.images.cancel import Cancellation
 from agent.images.connection import Connector, Request, TlsError, TransientError
 from agent.images.disk import Disk
+from agent.images.lowers import lower_names, root_metadata
 from agent.images.metadata import Layer, Ref
 from agent.images.settings import RegistrySettings
 from agent.images.shelf import LocalShelf
-from agent.images.snapshots import lower_names, root_metadata
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -60,7 +60,10 @@ class BuildLayers:
             self._shelf.collect(diff_ids)
 
     def lower(self, diff_ids: Sequence[str]) -> tuple[str, ...]:
-        names = lower_names(self._rows(diff_ids))
+        try:
+            names = lower_names(self._disk, self._rows(diff_ids))
+        except OSError as error:
+            raise internal(f"can't put the layers together: {error.strerror}") from error
         return tuple(self._disk.layer_path(name) for name in names)
 
     def init(self) -> str:

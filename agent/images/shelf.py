@@ -16,7 +16,7 @@ from agent.engine.model import Image
 from agent.engine.transfers import ImageSpace
 from agent.errors import conflict, internal, not_found
 from agent.images import digest as digests
-from agent.images import imageconfig, reference
+from agent.images import imageconfig, lowers, reference
 from agent.images.disk import Disk
 from agent.images.imageconfig import DecodedConfig
 from agent.images.manifest import Descriptor
@@ -50,6 +50,7 @@ class LocalShelf:
             if self._metadata.layer(diff_id) is not None:
                 self._disk.discard(staged)
                 return
+            lowers.note_implicit(staged, report.implicit)
             name = self._disk.publish_layer(staged)
             cut = b"" in report.opaque
             try:
@@ -109,6 +110,8 @@ class LocalShelf:
         with self.lock:
             ready = self._is_whole(pulled)
         if not ready:
+            # Layers are held here: what a fit costs is paid by the pull, and no lock is held.
+            lowers.lower_names(self._disk, self.rows(pulled.config.diff_ids))
             self._write_documents(pulled)
             self._disk.sync()  # outside the lock: it may take seconds
         with self.lock:

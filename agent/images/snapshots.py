@@ -17,6 +17,7 @@ from contextlib import suppress
 from agent.engine.ports import Rootfs
 from agent.errors import EngineError, internal, invalid, not_found
 from agent.images.disk import Disk
+from agent.images.lowers import lower_names, root_metadata
 from agent.images.metadata import Layer
 from agent.images.shelf import LocalShelf
 
@@ -50,13 +51,19 @@ class SnapshotStore:
         with self._shelf.lock:
             self._shelf.image(image_id)
             layers = self._shelf.layers_of(image_id)
-            names = lower_names(layers)
+            names = self._lower_names(layers)
             self._shelf.pin(container_id, names)
         try:
             self._make(folder, image_id, names, layers)
         except OSError as error:
             raise internal(f"can't make the container's layer: {error.strerror}") from error
         return self._rootfs(folder, names)
+
+    def _lower_names(self, layers: list[Layer]) -> tuple[str, ...]:
+        try:
+            return lower_names(self._disk, layers)
+        except OSError as error:
+            raise internal(f"can't put the image's layers together: {error.strerror}") from error
 
     def rootfs(self, container_id: str) -> Rootfs:
         """NOT_FOUND when it was never prepared."""
@@ -134,25 +141,3 @@ class SnapshotStore:
             os.close(fd)
         with suppress(FileExistsError):
             os.symlink("/proc/mounts", os.path.join(root, "etc/mtab"))
-
-
-def lower_names(layers: list[Layer]) -> tuple[str, ...]:
-    """Folder names top first, each once (overlayfs refuses a repeated one; the topmost counts).
-
-    A layer whose root is opaque hides all below it; overlayfs has no such mark on a root.
-    """
-    names: list[str] = []
-    for layer in reversed(layers):
-        if layer.name not in names:
-            names.append(layer.name)
-        if layer.cut:
-            break
-    return tuple(names)
-
-
-def root_metadata(layers: list[Layer]) -> tuple[int, int, int]:
-    """Mode, uid, gid of the container's /: of the topmost layer that has an entry for it."""
-    for layer in reversed(layers):
-        if layer.root is not None:
-            return layer.root
-    return 0o755, 0, 0

@@ -136,18 +136,6 @@ def test_pull_says_what_docker_says(host: Host, evil: EvilRegistry) -> None:
     assert caught.value.kind is Kind.NOT_FOUND
 
 
-def test_case_004_symlink_in_one_layer_file_through_it_in_the_next(
-    host: Host, evil: EvilRegistry, tmp_path: Path
-) -> None:
-    first = layer(tar([member("d", kind=b"2", link=str(tmp_path)), member("run/", kind=b"5")]))
-    second = layer(tar([member("d/f", b"evil")]))
-    evil.image("x", "latest", [first, second])
-    image = host.pull(f"{evil.address}/x")
-    rootfs = host.snapshots.prepare("c1", image.id)
-    assert list(tmp_path.iterdir()) == []
-    assert Path(rootfs.lower[1], "d/f").read_bytes() == b"evil"
-
-
 @pytest.mark.parametrize("delta", [-1, 1, 1000])
 def test_case_024_descriptor_size_lies(host: Host, evil: EvilRegistry, delta: int) -> None:
     evil.image("x", "latest", [ONE])
