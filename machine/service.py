@@ -13,6 +13,7 @@ from drivers.api import DriverContext, HostState, Kill, Restart, StartStop, Susp
 from drivers.errors import CannotError
 from drivers.options import Value
 from machine import firstboot, journal, parallel
+from machine.abilities import Abilities
 from machine.config import BOOT_TIMEOUT
 from machine.errors import (
     EXIT_NOT_FOUND,
@@ -71,6 +72,7 @@ class Service:
         self._progress = progress
         self.hosts = hosts or Hosts(store, ports)
         self._installer = Installer(store, self.hosts, progress, ask_version)
+        self.abilities = Abilities(store, self.hosts, progress, self._up_again)
 
     # -- create
 

@@ -11,7 +11,7 @@ import click
 from drivers import options as driver_options
 from drivers import registry
 from drivers.errors import DriverError
-from drivers.options import Kind, OptionSpec
+from drivers.options import Kind, OptionSpec, Value
 from machine.cli.grammar import Command
 from machine.cli.session import Session
 from machine.errors import MachineError
@@ -75,6 +75,10 @@ def _shared() -> list[click.Parameter]:
 class CreateCommand(Command):
     """Its options depend on the driver, which is looked for in the raw arguments first."""
 
+    def shared(self) -> list[click.Parameter]:
+        """The parameters that do not depend on the driver."""
+        return _shared()
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         session = ctx.find_object(Session)
         env = session.env if session else {}
@@ -85,7 +89,7 @@ class CreateCommand(Command):
             raise MachineError(err.message, hint=err.hint) from err
         ctx.meta["machine.driver"] = driver
         ctx.meta["machine.specs"] = specs
-        self.params = [*_shared(), *(_option(spec) for spec in specs)]
+        self.params = [*self.shared(), *(_option(spec) for spec in specs)]
         return super().parse_args(ctx, args)
 
 
@@ -131,15 +135,7 @@ def create(ctx: click.Context, /, **given: Any) -> None:
         raise MachineError("create runs below the machine command only")
     name = _name(ctx, given["names"])
     _refuse_swarm(given)
-    specs: tuple[OptionSpec, ...] = ctx.meta["machine.specs"]
-    try:
-        values = driver_options.resolve(
-            specs, {spec.name: given[_parameter(spec)] for spec in specs}, session.env
-        )
-    except DriverError as err:
-        raise MachineError(
-            "Error setting machine configuration from flags provided", details=err.message
-        ) from err
+    values = option_values(ctx, given, session.env)
     from machine.service import CreateRequest
 
     own = shlex.join(session.own_command)
@@ -157,6 +153,21 @@ def create(ctx: click.Context, /, **given: Any) -> None:
         "To see how to connect your Docker Client to the Docker Engine running on this virtual "
         f"machine, run: {own} env {name}"
     )
+
+
+def option_values(
+    ctx: click.Context, given: Mapping[str, Any], env: Mapping[str, str]
+) -> dict[str, Value]:
+    """The driver's options of this command line. Raises MachineError that names all wrong ones."""
+    specs: tuple[OptionSpec, ...] = ctx.meta["machine.specs"]
+    try:
+        return driver_options.resolve(
+            specs, {spec.name: given[_parameter(spec)] for spec in specs}, env
+        )
+    except DriverError as err:
+        raise MachineError(
+            "Error setting machine configuration from flags provided", details=err.message
+        ) from err
 
 
 def _name(ctx: click.Context, names: tuple[str, ...]) -> str:

@@ -29,6 +29,10 @@ class StorePaths:
         return self.root / "certs"
 
     @property
+    def made(self) -> Path:
+        return self.root / "made"
+
+    @property
     def machines(self) -> Path:
         return self.root / "machines"
 
@@ -151,17 +155,36 @@ class Store:
             if folder.is_dir():
                 files.write_atomic(folder / RECORD, codec.encode(record), backup=True)
             else:
-                self._save_first(folder, codec.encode(record))
+                self._save_first(folder, record)
 
-    def _save_first(self, folder: Path, data: bytes) -> None:
+    def _save_first(self, folder: Path, record: MachineRecord) -> None:
         """Folder and record appear together: a kill leaves no folder that blocks the name."""
         fresh = self.paths.machines / f".new-{folder.name}"
         if fresh.exists():
             shutil.rmtree(fresh)
         files.ensure_dir(fresh)
-        files.write_atomic(fresh / RECORD, data)
+        files.write_atomic(fresh / RECORD, codec.encode(record))
+        self._note_made(record.uuid)
         fresh.rename(folder)
         files.sync_dir(self.paths.machines)
+
+    def made(self) -> frozenset[str]:
+        """The uuids of all machines that this store has ever made: what `gc` may call its own."""
+        try:
+            return frozenset(self.paths.made.read_text().split())
+        except OSError:
+            return frozenset()
+
+    def _note_made(self, uuid: str) -> None:
+        """Before the provider is asked for anything; one short line, so appending is atomic."""
+        if uuid:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+            fd = os.open(self.paths.made, flags, files.FILE_MODE)
+            try:
+                os.write(fd, f"{uuid}\n".encode())
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def update(self, name: str, change: Callable[[MachineRecord], MachineRecord]) -> MachineRecord:
         """Read, change and write a record with no other writer in between (case 163)."""
