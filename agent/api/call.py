@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.api.backend import Backend
+from agent.api.texts import Texts
 from agent.api.version import CURRENT, Version
 from agent.wire.http import Answer, Body, Query, Request
 
@@ -18,6 +19,7 @@ class Api:
     backend: Backend
     now: Callable[[], int]
     default_dns: tuple[str, ...] = ()
+    texts: Texts = field(default_factory=Texts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,9 @@ class BuildRequest:
     shm_size: int = 0
     resources: Resources = field(default_factory=Resources)
     isolation_privileged: bool = False
-    auths: Mapping[str, RegistryAuth] = field(default_factory=dict)
+    auths: Mapping[str, RegistryAuth] = field(default_factory=dict, repr=False)
+    # By id, for RUN --mount=type=secret; never stored nor shown.
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from agent.engine.ports import Clock, Images, Network, Records, Runtime, Snapsho
 from agent.engine.sandboxfiles import SandboxFiles
 from agent.engine.timers import Timers
 from agent.engine.transfers import Transfers
+from agent.engine.volumes_held import HeldVolumes
 from agent.engine.waits import Waits
 
 _log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class Core:
         self.waits = Waits()
         self.attachments = Attachments()
         self.claims = VolumeClaims()
+        self.held_volumes = HeldVolumes(ports.volumes)
         self.files = SandboxFiles(settings.root, settings.host_etc)
         self.jobs = Jobs(settings.workers)
 

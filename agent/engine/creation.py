@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from agent.api.backend import Created, CreateRequest
 from agent.engine import (
     hostsfile,
+    imagemounts,
     limits,
     linking,
     merging,
@@ -25,7 +26,15 @@ from agent.engine import (
     signals,
 )
 from agent.engine.core import Core
-from agent.engine.model import Container, ContainerConfig, HostConfig, Image, MountPoint, Volume
+from agent.engine.model import (
+    Container,
+    ContainerConfig,
+    HostConfig,
+    Image,
+    MountPoint,
+    MountRequest,
+    Volume,
+)
 from agent.errors import EngineError, Kind, invalid, not_found
 
 _ATTEMPTS = 8
@@ -164,6 +173,9 @@ class Creation:
         undo.callback(core.claims.drop, identity)
         row = self._intend(identity, volumes, undo)
         mounts = tuple(self._mounted(container, one, undo) for one in container.mounts)
+        for name in imagemounts.snapshots(identity, mounts):
+            undo.callback(core.ports.snapshots.remove, name)
+        imagemounts.prepared(core.ports.snapshots, identity, mounts)
         undo.callback(core.ports.snapshots.remove, identity)
         core.ports.snapshots.prepare(identity, container.image_id)
         return dataclasses.replace(container, mounts=mounts), row
@@ -181,7 +193,9 @@ class Creation:
     def _mounted(
         self, container: Container, mount: MountPoint, undo: contextlib.ExitStack
     ) -> MountPoint:
-        """A volume's mount with its host path; the volume is made when it is new."""
+        """A volume's mount with its host path, made when it is new; an image's with its id."""
+        if mount.type == "image":
+            return dataclasses.replace(mount, image_id=self._core.ports.images.get(mount.name).id)
         if mount.type != "volume":
             return mount
         volume = self._volume(container, mount)
@@ -198,7 +212,7 @@ class Creation:
                 if error.kind is not Kind.NOT_FOUND:
                     raise
         asked = next(
-            (one for one in container.host_config.mounts if one.source == mount.name), None
+            (one for one in container.host_config.mounts if _is_for(one, mount.target)), None
         )
         made = volumes.create(
             mount.name,
@@ -209,6 +223,10 @@ class Creation:
         )
         self._core.bus.publish("volume", "create", made.name, {"driver": made.driver})
         return made
+
+
+def _is_for(request: MountRequest, target: str) -> bool:
+    return request.type == "volume" and mountspec.destination(request.target, "") == target
 
 
 def _check_platform(image: Image, request: CreateRequest) -> None:

@@ -94,6 +94,7 @@ class Exits:
             ),
         )
         self._release(container)
+        core.held_volumes.drop(identity)
         removing = container.host_config.auto_remove and identity not in self._held
         self._record(after, durable=not removing)
         self._announce(container, after, ran)

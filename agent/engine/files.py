@@ -7,6 +7,7 @@ container that does not run holds its lock: two writable mounts of one overlay d
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import posixpath
@@ -14,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from agent.engine import imagemounts
 from agent.engine.changes import Change, changes_of
 from agent.engine.core import Core
 from agent.engine.inside import PathStat, RootView
@@ -157,7 +159,12 @@ class ContainerFiles:
             for mount in container.mounts:  # as a start would: a never started container has none
                 if mount.type == "bind" and mount.create_source:
                     self._core.files.make_source(mount.source)
-        return self._core.ports.inside.view(container, rootfs, writable=writable, mounts=mounts)
+        if not mounts or live(container.state.phase):
+            return self._core.ports.inside.view(container, rootfs, writable=writable, mounts=mounts)
+        known = imagemounts.prepared(self._core.ports.snapshots, container.id, container.mounts)
+        container = dataclasses.replace(container, mounts=known)
+        with self._core.held_volumes.held(container.mounts):  # the view keeps what it has mounted
+            return self._core.ports.inside.view(container, rootfs, writable=writable, mounts=True)
 
 
 def _raw(path: str) -> bytes:

@@ -92,7 +92,7 @@ class DeviceMapping:
 class MountRequest:
     """One entry of HostConfig.Mounts (API Mount)."""
 
-    type: str  # bind | volume | tmpfs
+    type: str  # bind | volume | tmpfs | image
     target: str
     source: str = ""
     read_only: bool = False
@@ -108,7 +108,7 @@ class MountRequest:
     create_mountpoint: bool = False
     read_only_non_recursive: bool = False
     read_only_force_recursive: bool = False
-    subpath: str = ""  # in the volume
+    subpath: str = ""  # in the volume or image
 
 
 @dataclass(frozen=True)
@@ -191,10 +191,10 @@ class HostConfig:
 class MountPoint:
     """A mount as resolved at create (API MountPoint): volumes have their host path."""
 
-    type: str  # bind | volume | tmpfs
+    type: str  # bind | volume | tmpfs | image
     target: str  # absolute, clean path in the container
-    source: str = ""  # absolute host path; "" for tmpfs
-    name: str = ""  # volume name
+    source: str = ""  # absolute host path; "" for tmpfs and images
+    name: str = ""  # volume name, or the image as it was asked for
     driver: str = ""
     mode: str = ""  # as given: "ro", "z", ...
     read_write: bool = True
@@ -204,8 +204,10 @@ class MountPoint:
     tmpfs_options: str = ""
     recursive: bool = True
     read_only_recursive: bool = False  # what is mounted below the source is read-only too
-    subpath: str = ""  # in the volume
+    subpath: str = ""  # in the volume or image
     create_source: bool = True  # a bind's missing source is made (-v; Mounts ask for it)
+    image_id: str = ""  # of an image
+    layers: tuple[str, ...] = ()  # of an image, top first: host paths, known while it is in use
 
 
 @dataclass(frozen=True)

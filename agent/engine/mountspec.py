@@ -185,6 +185,8 @@ def _from_request(request: MountRequest, new_name: Callable[[], str]) -> MountPo
         if request.source:
             raise invalid("field Source must not be specified")
         return _tmpfs(target, _tmpfs_options(request))
+    if request.type == "image":
+        return _image_request(request, target)
     if request.type == "volume":
         return _volume_request(request, target, new_name)
     if request.type != "bind":
@@ -206,6 +208,18 @@ def _from_request(request: MountRequest, new_name: Callable[[], str]) -> MountPo
         recursive=not request.non_recursive,
         read_only_recursive=request.read_only_force_recursive,
         create_source=request.create_mountpoint,
+    )
+
+
+def _image_request(request: MountRequest, target: str) -> MountPoint:
+    if not request.source:
+        raise invalid("field Source must not be empty")
+    return MountPoint(
+        type="image",
+        target=target,
+        name=request.source,
+        read_write=False,
+        subpath=request.subpath,
     )
 
 

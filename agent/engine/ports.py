@@ -376,6 +376,15 @@ class Volumes(Protocol):
 
     def all(self) -> list[Volume]: ...
 
+    def mount(self, name: str) -> None:
+        """Before a use: a volume with options is mounted on its mount point, where it stays, also
+        when the agent dies.  Idempotent.  NOT_FOUND; INTERNAL with what the kernel says."""
+        ...
+
+    def release(self, name: str) -> None:
+        """After the last use.  Idempotent, also for a volume that is gone."""
+        ...
+
     def remove(self, name: str) -> None:
         """The engine has checked that nobody uses it.  Idempotent."""
         ...

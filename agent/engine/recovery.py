@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable
 from enum import Enum
 
+from agent.engine import imagemounts
 from agent.engine.core import Core, with_state
 from agent.engine.exits import Exits
 from agent.engine.joining import Joining, named
@@ -65,6 +66,7 @@ class Recovery:
         verdicts = [(one, self._judge(one, survivors.get(one.id))) for one in core.book.all()]
         self._adopt(verdicts, survivors)
         self._remove_strangers(survivors)
+        core.held_volumes.adopt(one for one, verdict in verdicts if verdict is Verdict.ADOPT)
         core.ports.network.setup(_endpoints(verdicts))
         self._serve_names(verdicts, survivors)
         for container, verdict in verdicts:
@@ -150,8 +152,10 @@ class Recovery:
                 self._removal.remove_locked(container, volumes=True)
 
     def _reconcile(self) -> None:
-        known = [one.id for one in self._core.book.all()]
-        self._core.ports.snapshots.reconcile(known)
+        containers = self._core.book.all()
+        known = [one.id for one in containers]
+        pinned = [name for one in containers for name in imagemounts.snapshots(one.id, one.mounts)]
+        self._core.ports.snapshots.reconcile([*known, *pinned])
         self._core.files.reconcile(known)
 
     def _apply_policies(self, verdicts: Iterable[tuple[Container, Verdict]]) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 
 from agent.api.backend import WaitResult
+from agent.engine import imagemounts
 from agent.engine.core import Core, stepped
 from agent.engine.execs import Execs
 from agent.engine.lifecycle import Happening, live
@@ -65,6 +66,9 @@ class Removal:
         self._respawns.forget(identity)
         names = [one.name for one in container.mounts if one.anonymous] if volumes else []
         detail = {"volumes": ",".join(names)}
+        pinned = imagemounts.snapshots(identity, container.mounts)
+        if pinned:
+            detail["snapshots"] = ",".join(pinned)
         row = core.ports.records.retire(identity, detail)
         core.book.discard(identity)
         core.claims.drop(identity)
@@ -91,7 +95,7 @@ class Removal:
         steps: list[Callable[[], None]] = [
             lambda: ports.runtime.delete(identity),
             lambda: ports.runtime.remove_logs(identity),
-            lambda: ports.snapshots.remove(identity),
+            lambda: self._remove_snapshots([identity, *names_in(detail, "snapshots")]),
             lambda: self._core.files.remove(identity),
             lambda: self._remove_volumes(names_in(detail)),
         ]
@@ -101,6 +105,10 @@ class Removal:
             return
         with self._lock:
             self._unfinished[row] = (identity, detail)
+
+    def _remove_snapshots(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._core.ports.snapshots.remove(name)
 
     def _remove_volumes(self, names: Iterable[str]) -> None:
         for name in names:
@@ -115,9 +123,9 @@ class Removal:
             self._core.bus.publish("volume", "destroy", name, {"driver": "local"})
 
 
-def names_in(detail: Mapping[str, str]) -> list[str]:
-    """The volumes of an intent."""
-    return [one for one in detail.get("volumes", "").split(",") if one]
+def names_in(detail: Mapping[str, str], what: str = "volumes") -> list[str]:
+    """The volumes, or snapshots, of an intent."""
+    return [one for one in detail.get(what, "").split(",") if one]
 
 
 def _busy(container: Container) -> bool:

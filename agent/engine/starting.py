@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 
-from agent.engine import healthcheck
+from agent.engine import healthcheck, imagemounts
 from agent.engine.core import Core, stepped, with_state
 from agent.engine.failures import failure_code
 from agent.engine.joining import Joining, Sandbox
@@ -81,6 +81,8 @@ class Starting:
         rootfs = ports.snapshots.prepare(identity, container.image_id)
         self._make_sources(container)
         self._check_donors(container)
+        core.held_volumes.hold(identity, container.mounts)
+        undo.callback(core.held_volumes.drop, identity)
         sandbox = self._joining.join(container)
         undo.callback(self._joining.leave, container, sandbox)
         pid = ports.runtime.create(
@@ -92,7 +94,7 @@ class Starting:
                 etc_hostname=sandbox.etc.hostname,
                 etc_resolv_conf=sandbox.etc.resolv_conf,
                 network_namespace=sandbox.namespace,
-                mounts=container.mounts,
+                mounts=imagemounts.prepared(ports.snapshots, identity, container.mounts),
             )
         )
         undo.callback(ports.runtime.delete, identity)

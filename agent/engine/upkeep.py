@@ -89,7 +89,8 @@ class Upkeep:
         removed: list[str] = []
         freed = 0
         for volume in self._core.ports.volumes.all():
-            if not chosen(volume) or self._core.claims.users(volume.name):
+            # docker: what has options is somebody's storage elsewhere, and is never pruned.
+            if volume.options or not chosen(volume) or self._core.claims.users(volume.name):
                 continue
             size = self.volume_size(volume)
             try:

@@ -2,6 +2,7 @@
 
 Only in a thread with a private mount namespace where the container's root is mounted.  Both sides are
 walked by directory descriptors; no symlink is followed inside (cases 67 to 69).
+A copy is made aside and moved: beside the volume's _data, or in it where _data is a mount of its own.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from collections.abc import Iterable
 
 from agent.engine.model import MountPoint
 from agent.errors import internal
-from agent.host import openat, tree
+from agent.host import mounts, openat, tree
 
 _LOCKS: dict[str, threading.Lock] = {}
 _LOCKS_GUARD = threading.Lock()
-_ASIDE = ".copy-up"  # beside the volume's _data: on the same file system
+_ASIDE = ".copy-up"
 _MAX_DEPTH = 256
 Links = dict[tuple[int, int], str]
 
 
-def fill(root_fd: int, mounts: Iterable[MountPoint]) -> None:
-    """Fill each empty copy_up volume of `mounts`; a volume with anything in it is left alone."""
-    for mount in mounts:
+def fill(root_fd: int, points: Iterable[MountPoint]) -> None:
+    """Fill each empty copy_up volume of `points`; a volume with anything in it is left alone."""
+    for mount in points:
         if not mount.copy_up or not mount.source:
             continue
         with _LOCKS_GUARD:
@@ -42,9 +43,14 @@ def _fill_one(root_fd: int, mount: MountPoint) -> None:
     except OSError:
         return  # the image has no directory there: nothing to copy
     try:
-        with tree.opened(mount.source) as target, tree.opened(os.path.dirname(mount.source)) as up:
-            if os.listdir(target):
+        with (
+            tree.opened(mount.source) as target,
+            tree.opened(os.path.dirname(mount.source)) as above,
+        ):
+            own = mounts.mount_id(target) != mounts.mount_id(above)
+            if set(os.listdir(target)) - ({_ASIDE} if own else set()):
                 return
+            up = target if own else above
             tree.remove_tree(up, _ASIDE)  # of an agent that died here
             os.mkdir(_ASIDE, 0o700, dir_fd=up)
             with tree.opened(_ASIDE, dir_fd=up) as aside:

@@ -97,6 +97,11 @@ def _placed(mount: MountPoint, clones: dict[str, int], path: str) -> MountPoint:
     if mount.target in clones:
         _make(path, folder=os.path.isdir(mount.source))
         _attach(clones[mount.target], path)
+    elif mount.layers:
+        _place_image(mount, path)
+        if mount.subpath:
+            return _placed(replace(mount, source=path, layers=()), clones, f"{path}-part")
+        return replace(mount, source=path, layers=())
     elif mount.subpath:
         fd = open_source(mount)
         try:
@@ -108,6 +113,27 @@ def _placed(mount: MountPoint, clones: dict[str, int], path: str) -> MountPoint:
     else:
         return mount
     return replace(mount, source=path, subpath="")
+
+
+def images_placed(mounts: Sequence[MountPoint], folder: str) -> tuple[MountPoint, ...]:
+    """In a private namespace: image mounts with a source below `folder`, the others as they are."""
+    return tuple(
+        _placed(mount, {}, f"{folder}/image-{number}") if mount.layers else mount
+        for number, mount in enumerate(mounts)
+    )
+
+
+def _place_image(mount: MountPoint, path: str) -> None:
+    """The layers on `path`.  An empty one below: overlayfs wants two."""
+    work = f"{path}-layers"
+    for name in ("empty", "rootfs"):
+        os.makedirs(f"{work}/{name}", mode=0o700)
+    try:
+        namespace.mount_layers((*mount.layers, f"{work}/empty"), work)
+        _make(path, folder=True)
+        syscalls.mount(f"{work}/rootfs", path, "", syscalls.MS_BIND)
+    except OSError as error:
+        raise internal(f"mounting image {mount.name}: {error.strerror}") from error
 
 
 def _make(path: str, *, folder: bool) -> None:

@@ -21,7 +21,7 @@ from agent.engine.ports import Rootfs
 from agent.errors import EngineError
 from agent.host import openat, syscalls
 from agent.runtime import namespace
-from agent.runtime.sources import open_source
+from agent.runtime.sources import images_placed, open_source
 
 
 @dataclass
@@ -63,6 +63,7 @@ def mounted(
 
 def _mount(folder: str, rootfs: Rootfs, mounts: tuple[MountPoint, ...], *, writable: bool) -> View:
     os.mkdir(f"{folder}/rootfs", 0o700)
+    mounts = images_placed(mounts, folder)
     if writable:
         namespace.mount_overlay(rootfs, folder)
     else:

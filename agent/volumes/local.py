@@ -1,7 +1,10 @@
 """The local volume driver: `agent.engine.ports.Volumes` on directories below $ROOT/volumes.
 
     volumes/<name>/_data         the content; the only part that a container ever sees
-    volumes/<name>/volume.json   labels, time of creation
+    volumes/<name>/volume.json   labels, options, time of creation
+
+A volume with options (`type`, `o`, `device`) is mounted on its _data for as long as someone uses it,
+in the host's mount namespace, as docker's: the kernel knows whether it is, whoever asks.
 
 A volume appears by one rename of a finished directory and goes by one rename, so a power cut or a
 killed agent leaves it whole or not at all; what is under `.making-` and `.removing-` is swept when
@@ -22,8 +25,10 @@ import time
 from collections.abc import Mapping
 
 from agent.engine.model import Volume
-from agent.errors import EngineError, Kind, internal, invalid, not_found, not_implemented
+from agent.errors import EngineError, Kind, internal, invalid, not_found
+from agent.host import mounts
 from agent.host.tree import make_private, remove_tree, sync_directory, write_atomic
+from agent.volumes import mounting
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -31,7 +36,6 @@ _LONGEST = 255  # NAME_MAX: the name is a directory's
 _DRIVER = "local"
 _DATA, _RECORD = "_data", "volume.json"
 _MAKING, _REMOVING = ".making-", ".removing-"
-_KNOWN_OPTIONS = ("type", "o", "device", "size")
 
 
 def checked_name(name: str) -> str:
@@ -52,13 +56,10 @@ def checked_name(name: str) -> str:
 
 
 def check_options(driver: str, options: Mapping[str, str]) -> None:
-    """Raises NOT_FOUND for another driver, NOT_IMPLEMENTED or INVALID for options."""
+    """Raises NOT_FOUND for another driver, INVALID for options."""
     if driver not in ("", _DRIVER):
         raise not_found(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
-    for key in options:
-        if key not in _KNOWN_OPTIONS:
-            raise invalid(f'invalid option: "{key}"')
-        raise not_implemented(f"volume driver option {key} (DriverOpts.{key}) is not served yet")
+    mounting.check(options)
 
 
 class LocalVolumes:
@@ -88,6 +89,7 @@ class LocalVolumes:
             mountpoint=self._path(chosen, _DATA),
             created=time.time_ns(),
             labels=dict(labels or {}),
+            options=dict(options or {}),
             anonymous=anonymous or not name,
         )
         try:
@@ -125,6 +127,7 @@ class LocalVolumes:
         if _NAME.fullmatch(name) is None or len(name) > _LONGEST:
             return
         doomed = f"{_REMOVING}{secrets.token_hex(8)}"
+        self.release(name)  # what is mounted there is never the volume's own
         try:
             os.rename(self._path(name), self._path(doomed))
         except FileNotFoundError:
@@ -133,6 +136,29 @@ class LocalVolumes:
             raise internal(f"remove {name}: {error.strerror}") from error
         sync_directory(self._folder)
         self._delete_behind(doomed)
+
+    def mount(self, name: str) -> None:
+        """See ports.Volumes."""
+        volume = self.get(name)
+        if not volume.options:
+            return
+        try:
+            if not mounts.is_mount_point(volume.mountpoint):
+                mounting.mount(volume.options, volume.mountpoint)
+        except (OSError, EngineError) as error:
+            raise internal(f"error while mounting volume '{volume.mountpoint}': {error}") from error
+
+    def release(self, name: str) -> None:
+        """See ports.Volumes."""
+        self._unmount(name, name)
+
+    def _unmount(self, name: str, folder: str) -> None:
+        try:
+            mounts.unmount_all(self._path(folder, _DATA))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise internal(f"unmounting volume {name}: {error.strerror}") from error
 
     def sweep(self) -> None:
         """Delete behind what a dead agent had not finished making or removing."""
@@ -156,6 +182,7 @@ class LocalVolumes:
             "version": 1,
             "created": volume.created,
             "labels": dict(volume.labels),
+            "options": dict(volume.options),
             "anonymous": volume.anonymous,
         }
         try:
@@ -186,6 +213,11 @@ class LocalVolumes:
 
     def _delete(self, name: str) -> None:
         try:
+            self._unmount(name, name)
+        except EngineError as error:
+            _log.error("cannot delete %s: %s", self._path(name), error.message)
+            return
+        try:
             fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 remove_tree(fd, name)
@@ -212,5 +244,6 @@ def _decode(name: str, mountpoint: str, document: object) -> Volume:
         mountpoint=mountpoint,
         created=int(document["created"]),
         labels={str(key): str(value) for key, value in document["labels"].items()},
+        options={str(key): str(value) for key, value in document.get("options", {}).items()},
         anonymous=bool(document["anonymous"]),
     )

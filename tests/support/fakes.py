@@ -720,6 +720,13 @@ class FakeVolumes(Fake):
     def all(self) -> list[Volume]:
         return list(self.volumes.values())
 
+    def mount(self, name: str) -> None:
+        self._call("mount", name)
+        self.get(name)
+
+    def release(self, name: str) -> None:
+        self._call("release", name)
+
     def remove(self, name: str) -> None:
         self._call("remove", name)
         self.volumes.pop(name, None)

@@ -22,16 +22,20 @@ _PLATFORM: Final = re.compile(r"[a-z0-9_.-]+(/[a-z0-9_.-]+){0,2}", re.IGNORECASE
 _MAX_AUTHS: Final = 64
 _MAX_HEADER: Final = 64 * 1024
 _ULIMITS: Final = 64
+_SECRET_ID: Final = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 
 
 def build(api: Api, call: Call) -> Answer:
     """The context is the body; the answer is progress, one JSON document a line."""
-    request = build_request(call.query, call.request.headers.get("x-registry-config"))
+    headers = call.request.headers
+    request = build_request(
+        call.query, headers.get("x-registry-config"), headers.get("x-machine-build-secrets")
+    )
     return BlockingStream(BuildLines(api.backend.builds, request, call.body))
 
 
-def build_request(query: Query, auths: str) -> BuildRequest:
-    """The query as a request.  Raises EngineError (INVALID, NOT_IMPLEMENTED)."""
+def build_request(query: Query, auths: str, secrets: str = "") -> BuildRequest:
+    """The query and two headers as a request.  Raises EngineError (INVALID, NOT_IMPLEMENTED)."""
     if query.get("version") == "2":
         raise not_served("BuildKit (version=2 of /build); set DOCKER_BUILDKIT=0")
     for name, what in (("squash", "squashing layers (build --squash)"),):
@@ -60,6 +64,7 @@ def build_request(query: Query, auths: str) -> BuildRequest:
         shm_size=_size(query, "shmsize"),
         resources=_resources(query),
         auths=registry_auths(auths),
+        secrets=build_secrets(secrets),
     )
 
 
@@ -165,6 +170,24 @@ def registry_auths(header: str) -> dict[str, RegistryAuth]:
         if auth is not None:
             found[address] = auth
     return found
+
+
+def build_secrets(header: str) -> dict[str, bytes]:
+    """X-Machine-Build-Secrets: base64url of {id: base64 of the secret}.  `machine build --secret`
+    sends it: the classic build API has no place for secrets.  No text of it is ever in an error."""
+    if not header:
+        return {}
+    try:
+        document = json.loads(base64.b64decode(header, altchars=b"-_", validate=True))
+        if not isinstance(document, dict):
+            raise TypeError
+        return {
+            name: base64.b64decode(value, validate=True)
+            for name, value in document.items()
+            if _SECRET_ID.fullmatch(name)
+        }
+    except (binascii.Error, ValueError, TypeError, RecursionError):
+        raise invalid("X-Machine-Build-Secrets is not base64 of {id: base64}") from None
 
 
 def prune(api: Api, call: Call) -> Answer:

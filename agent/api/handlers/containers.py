@@ -11,12 +11,13 @@ from agent.api.filters import CONTAINER_KEYS, ContainerLookups, container_predic
 from agent.api.schema.create import create_request, valid_name
 from agent.api.schema.fields import not_served
 from agent.api.schema.inspect import Surroundings, inspect_document
-from agent.api.schema.listing import ImageNames, list_entry
+from agent.api.schema.listing import ImageNames, list_entry, status_text
 from agent.api.schema.networking import LIVE_PHASES
 from agent.api.streams import WaitStream
+from agent.api.texts import encoded
 from agent.api.version import Version
 from agent.errors import EngineError, Kind, invalid, not_modified
-from agent.wire.http import Answer, Reply, Stream, json_reply, no_content
+from agent.wire.http import JSON, Answer, Reply, Stream, json_reply, no_content
 
 STOP_SIGNAL_SINCE: Final[Version] = (1, 42)
 
@@ -42,30 +43,31 @@ def list_all(api: Api, call: Call) -> Answer:
     ids = network_ids(api)
     lookups = ContainerLookups(api.backend.containers.get, _image_finder(api), ids)
     matches = container_predicate(filters, lookups)
+    known = api.backend.containers.all()
     chosen = [
-        one
-        for one in api.backend.containers.all()
-        if (everything or one.state.phase in LIVE_PHASES) and matches(one)
+        one for one in known if (everything or one.state.phase in LIVE_PHASES) and matches(one)
     ]
     chosen.sort(key=lambda one: one.created, reverse=True)
     if limit > 0:
         del chosen[limit:]
     names = ImageNames.of(api.backend.images.all()) if chosen else ImageNames()
-    sizes = api.backend.containers.sizes if call.query.flag("size") else None
-    now = api.now()
-    return json_reply(
-        [
-            list_entry(
-                one,
-                names,
-                ids,
-                now,
-                sizes=sizes(one.id) if sizes else None,
-                version=call.version,
-            )
-            for one in chosen
-        ]
+    now, version = api.now(), call.version
+    if call.query.flag("size"):
+        sizes = api.backend.containers.sizes
+        return json_reply(
+            [
+                list_entry(one, names, ids, now, sizes=sizes(one.id), version=version)
+                for one in chosen
+            ]
+        )
+    texts = api.texts.listing(version, (names, ids))
+    text = texts.text(
+        chosen,
+        lambda one: list_entry(one, names, ids, now, version=version),
+        lambda one: status_text(one, now),
     )
+    texts.forget({one.id: one for one in known})
+    return Reply(200, encoded(text), JSON)
 
 
 def _image_finder(api: Api) -> Callable[[str], str | None]:
@@ -92,7 +94,8 @@ def inspect(api: Api, call: Call) -> Answer:
     if call.query.flag("size"):
         writable, total = api.backend.containers.sizes(container.id)
         around = dataclasses.replace(around, size_rw=writable, size_root_fs=total)
-    return json_reply(inspect_document(container, around))
+    text = api.texts.inspected(container, around, lambda: inspect_document(container, around))
+    return Reply(200, text, JSON)
 
 
 def start(api: Api, call: Call) -> Answer:

@@ -228,7 +228,9 @@ def disk_usage(api: Api, call: Call) -> Answer:
             for one in containers
         ]
     if "volume" in wanted:
-        mounted = [mount.name for one in containers for mount in one.mounts if mount.name]
+        mounted = [
+            mount.name for one in containers for mount in one.mounts if mount.type == "volume"
+        ]
         document["Volumes"] = [
             {
                 **volume_document(one),
@@ -238,6 +240,7 @@ def disk_usage(api: Api, call: Call) -> Answer:
                 },
             }
             for one in api.backend.volumes.all()
+            if not one.options  # somebody else's storage, as docker sees it
         ]
     if "build-cache" in wanted:
         document["BuildCache"] = []

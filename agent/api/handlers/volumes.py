@@ -35,9 +35,8 @@ def create(api: Api, call: Call) -> Answer:
 
 def list_all(api: Api, call: Call) -> Answer:
     filters = parse(call.query.get("filters"), VOLUME_KEYS)
-    used = {
-        mount.name for one in api.backend.containers.all() for mount in one.mounts if mount.name
-    }
+    containers = api.backend.containers.all()
+    used = {mount.name for one in containers for mount in one.mounts if mount.type == "volume"}
     volumes = [one for one in api.backend.volumes.all() if volume_matches(one, filters, used)]
     volumes.sort(key=lambda one: one.name)
     return json_reply({"Volumes": [volume_document(one) for one in volumes], "Warnings": None})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from agent.api.schema.fields import Document
 from agent.api.schema.inspect import mounts_document
@@ -43,20 +44,25 @@ def command_line(container: Container) -> str:
 def status_text(container: Container, now: int) -> str:
     """The human word for a state: "Up 5 minutes (Paused)", "Exited (0) 3 seconds ago"."""
     state = container.state
-    up = f"Up {human_duration(now - state.started_at)}"
-    ago = f"({state.exit_code}) {human_duration(now - state.finished_at)} ago"
-    if state.health is not None and state.phase is Phase.RUNNING:
+    if state.phase in _WORDS:
+        return _WORDS[state.phase]
+    if state.phase in {Phase.RUNNING, Phase.PAUSED}:
+        up = f"Up {human_duration(now - state.started_at)}"
+        if state.phase is Phase.PAUSED:
+            return f"{up} (Paused)"
+        if state.health is None:
+            return up
         status = state.health.status
         return f"{up} ({'health: starting' if status == 'starting' else status})"
-    return {
-        Phase.CREATED: "Created",
-        Phase.RUNNING: up,
-        Phase.PAUSED: f"{up} (Paused)",
-        Phase.RESTARTING: f"Restarting {ago}",
-        Phase.REMOVING: "Removal In Progress",
-        Phase.EXITED: f"Exited {ago}",
-        Phase.DEAD: "Dead",
-    }[state.phase]
+    word = "Restarting" if state.phase is Phase.RESTARTING else "Exited"
+    return f"{word} ({state.exit_code}) {human_duration(now - state.finished_at)} ago"
+
+
+_WORDS: Final = {
+    Phase.CREATED: "Created",
+    Phase.REMOVING: "Removal In Progress",
+    Phase.DEAD: "Dead",
+}
 
 
 def list_entry(

@@ -16,7 +16,6 @@ from agent.api.schema.fields import (
     text,
     text_map,
     texts,
-    unserved,
     wrong_type,
 )
 from agent.engine.model import MountRequest
@@ -65,6 +64,7 @@ VOLUME: Final = Table(
         Field("Subpath", _subpath, "subpath"),
     ),
 )
+IMAGE: Final = Table("Mount.ImageOptions", (Field("Subpath", _subpath, "subpath"),))
 TMPFS: Final = Table(
     "Mount.TmpfsOptions",
     (
@@ -85,7 +85,7 @@ MOUNT: Final = Table(
         Field("Consistency", text),  # a hint for Docker Desktop; no meaning on Linux
         Field("BindOptions", BIND.decode, "bind"),
         Field("VolumeOptions", VOLUME.decode, "volume"),
-        unserved("ImageOptions"),
+        Field("ImageOptions", IMAGE.decode, "image"),
         Field("TmpfsOptions", TMPFS.decode, "tmpfs"),
     ),
 )
@@ -102,13 +102,13 @@ def _refuse(kind: str, problem: str) -> EngineError:
 def _mount(value: object, where: str) -> MountRequest:
     decoded = MOUNT.decode(value, where)
     kind = str(decoded.get("type", ""))
-    if kind not in {"bind", "volume", "tmpfs"}:
-        if kind in {"image", "npipe", "cluster"}:
+    if kind not in {"bind", "volume", "tmpfs", "image"}:
+        if kind in {"npipe", "cluster"}:
             raise refused(f'mount type "{kind}"')
         raise invalid(f'mount type unknown: "{printable(kind)}"')
     _check(decoded, kind)
     parts: Document = {}
-    for options in ("bind", "volume", "tmpfs"):
+    for options in ("bind", "volume", "tmpfs", "image"):
         parts.update(cast("Document", decoded.pop(options, {})))
     parts.update(cast("Document", parts.pop("driver_config", {})))
     return built(MountRequest, {**decoded, **parts})
@@ -124,11 +124,13 @@ def _check(decoded: Document, kind: str) -> None:
         )
     if target.rstrip("/") == "" or target == "/.":
         raise _refuse(kind, "invalid specification: destination can't be '/'")
-    for options in ("bind", "volume", "tmpfs"):
+    for options in ("bind", "volume", "tmpfs", "image"):
         if options != kind and decoded.get(options):
             raise _refuse(kind, f"field {options.capitalize()}Options must not be specified")
     if kind == "bind":
         _check_bind(decoded, source)
+    elif kind == "image" and not source:
+        raise _refuse(kind, "field Source must not be empty")
     elif kind == "tmpfs" and source:
         raise _refuse(kind, "field Source must not be specified")
 

@@ -225,7 +225,7 @@ def test_mistakes_are_refused(parts, says):
         ({"HostConfig": {"LogConfig": {"Type": "syslog"}}}, "HostConfig.LogConfig.Type syslog"),
         ({"HostConfig": {"LogConfig": {"Config": {"mode": "non-blocking"}}}}, "mode=non-blocking"),
         ({"HostConfig": {"LogConfig": {"Config": {"compress": "true"}}}}, "compress"),
-        ({"HostConfig": {"Mounts": [{"Type": "image", "Target": "/a"}]}}, "image"),
+        ({"HostConfig": {"Mounts": [{"Type": "npipe", "Target": "/a"}]}}, "npipe"),
         ({"NetworkingConfig": {"EndpointsConfig": {"mine": {"DriverOpts": {"x": "y"}}}}},
          "EndpointsConfig.mine.DriverOpts x"),
         ({"NetworkingConfig": {"EndpointsConfig": {"mine": {"IPAMConfig":

@@ -84,7 +84,10 @@ def test_drivers_and_options(tmp_path: Path) -> None:
     volumes = open_volumes(str(tmp_path))
     for driver, options, kind, words in (
         ("nfs", {}, Kind.NOT_FOUND, 'plugin "nfs" not found'),
-        ("local", {"type": "tmpfs"}, Kind.NOT_IMPLEMENTED, "DriverOpts.type"),
+        ("local", {"type": "tmpfs"}, Kind.INVALID, 'missing required option: "device"'),
+        ("local", {"device": "/x"}, Kind.INVALID, 'missing required option: "type"'),
+        ("local", {"o": "bind", "type": "none"}, Kind.INVALID, 'required option: "device"'),
+        ("local", {"size": "1g"}, Kind.INVALID, "no quota support"),
         ("local", {"x": "y"}, Kind.INVALID, 'invalid option: "x"'),
     ):
         with pytest.raises(EngineError, match=words) as error:
