@@ -109,7 +109,8 @@ def compose(config: Config, version: str) -> Agent:
         settings = Settings(root=config.root, boot_id=boot_id())
 
         def builder(runs: Runs) -> Builder:
-            return open_builder(config.root, images.layers(), runs, images, snapshots, clock)
+            layers = images.layers()
+            return open_builder(config.root, config.run, layers, runs, images, snapshots, clock)
 
         engine = Engine(ports, host, settings, builder)
         stack.callback(engine.close)

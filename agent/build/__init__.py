@@ -16,23 +16,26 @@ if typing.TYPE_CHECKING:
 
 def open_builder(
     root: str,
+    run: str,
     layers: Layers,
     runs: Runs,
     images: Images,
     snapshots: Snapshots,
     clock: Clock,
 ) -> DockerBuilder:
-    """The builder below `root` ($ROOT); what a dead agent was building is removed."""
+    """The builder below `root` ($ROOT) and `run` ($RUN, for secrets); what a dead agent was building is removed."""
     import os
 
     from agent.build.builder import DockerBuilder
     from agent.build.scope import World
+    from agent.build.secretmounts import prepare_folder
 
     world = World(
         layers=layers,
         images=images,
         runs=runs,
         mounts="",
+        secrets=prepare_folder(run),
         now=clock.now,
         upper=lambda container_id: snapshots.rootfs(container_id).upper,
     )

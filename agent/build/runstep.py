@@ -16,6 +16,7 @@ from agent.build import origins, overlay, owners
 from agent.build.copying import Copier, Rules
 from agent.build.instructions import Mount, Run
 from agent.build.scope import Build, StageState
+from agent.build.secretmounts import SecretMounts
 from agent.build.treesum import TreeSum
 from agent.engine import names
 from agent.engine.building import CommandFailedError
@@ -53,10 +54,10 @@ def _check(stage: StageState, one: Run) -> None:
     if one.security == "insecure" and not stage.build.request.isolation_privileged:
         raise forbidden("RUN --security=insecure is not allowed by this engine")
     for mount in one.mounts:
-        if mount.type in ("secret", "ssh"):
+        if mount.type == "ssh":
             raise not_implemented(
-                f"RUN --mount=type={mount.type} needs a client session (BuildKit); "
-                "this engine serves the classic build API only"
+                "RUN --mount=type=ssh needs a client session (BuildKit), which the classic build "
+                "API does not have; give a key with RUN --mount=type=secret"
             )
 
 
@@ -68,12 +69,13 @@ def _prepare(stage: StageState, one: Run, stack: contextlib.ExitStack) -> Prepar
     shown = stage.args.shown(given)
     prefix = (f"|{len(shown)}", *shown) if shown else ()
     created_by = " ".join((*prefix, *words))
-    mounts, digest = _mounts(stage, one.mounts, stack)
+    secrets = SecretMounts(stage.build, stage.word, stack)
+    mounts, digest = _mounts(stage, one.mounts, secrets, stack)
     if one.network in ("none", "host"):
         digest += f" network={one.network}"
     return Prepared(
         command=tuple(words),
-        env=tuple(f"{name}={value}" for name, value in {**given, **env}.items()),
+        env=tuple(f"{name}={value}" for name, value in {**given, **env, **secrets.env}.items()),
         created_by=created_by,
         mounts=mounts,
         network=one.network if one.network in ("none", "host") else "",
@@ -189,11 +191,16 @@ def _volumes(stage: StageState, taken: set[str]) -> list[MountPoint]:
 
 
 def _mounts(
-    stage: StageState, mounts: Sequence[Mount], stack: contextlib.ExitStack
+    stage: StageState, mounts: Sequence[Mount], secrets: SecretMounts, stack: contextlib.ExitStack
 ) -> tuple[tuple[MountPoint, ...], str]:
     found: list[MountPoint] = []
     digests: list[str] = []
     for one in mounts:
+        if one.type == "secret":
+            given, said = secrets.add(one, lambda text: _target(stage, text))
+            found += given
+            digests.append(said)
+            continue
         options = {name: stage.word(value) for name, value in one.options.items()}
         target = _target(stage, options["target"])
         if one.type == "tmpfs":
@@ -349,17 +356,26 @@ def _fill(stage: StageState, options: Mapping[str, str], folder: str) -> str:
 
 
 def _missing(build: Build, lower: Sequence[str], mounts: Sequence[MountPoint]) -> list[str]:
-    """Targets that the image does not have: the runtime will make them, and they must go."""
+    """Targets that the image does not have, and their folders, deepest first: the runtime will
+    make them, and they must go."""
+    wanted = {path for one in mounts for path in _with_parents(one.target)}
+    deepest = sorted(wanted, key=lambda path: path.count("/"), reverse=True)
     if not mounts or not lower:
-        return [one.target for one in mounts]
+        return deepest
     found = []
     with overlay.readable(build.home, lower) as root:
-        for one in mounts:
+        for path in deepest:
             try:
-                os.close(openat.open_in_root(root, os.fsencode(one.target), openat.O_PATH))
+                os.close(openat.open_in_root(root, os.fsencode(path), openat.O_PATH))
             except OSError:
-                found.append(one.target)
+                found.append(path)
     return found
+
+
+def _with_parents(path: str) -> Iterator[str]:
+    while path not in ("", "/"):
+        yield path
+        path = posixpath.dirname(path)
 
 
 def _remove_mountpoints(upper: str, targets: Sequence[str]) -> None:

@@ -45,6 +45,7 @@ class World:
     images: Images
     runs: Runs
     mounts: str
+    secrets: str  # in $RUN: memory
     now: Callable[[], int]
     upper: Callable[[str], str]  # a container's upper directory
 

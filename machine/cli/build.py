@@ -34,6 +34,7 @@ _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 @click.option("--no-cache", is_flag=True, help="Do not use cache when building the image")
 @click.option("--pull", is_flag=True, help="Always attempt to pull a newer version of the image")
 @click.option("-q", "--quiet", is_flag=True, help="Suppress the output, print the image ID")
+@click.option("--secret", "secrets", multiple=True, help="Secret for RUN (id=NAME,src=FILE)")
 @click.option("--memory", default="", help="Memory limit")
 @click.option("--shm-size", default="", help='Size of "/dev/shm"')
 @click.option("--rm", is_flag=True, default=True, hidden=True)
@@ -54,6 +55,7 @@ def build(
     no_cache: bool,
     pull: bool,
     quiet: bool,
+    secrets: tuple[str, ...],
     memory: str,
     shm_size: str,
     rm: bool,
@@ -62,6 +64,7 @@ def build(
 ) -> None:
     """Build an image from a Dockerfile."""
     from machine import buildcontext
+    from machine.cli import buildsecrets
 
     remote = context if context.startswith(_REMOTE) else ""
     if remote:
@@ -93,8 +96,11 @@ def build(
         "memory": size(memory),
         "shmsize": size(shm_size),
     }
+    headers = buildsecrets.header(secrets, session.env)
     client = engine(session)
-    with client.call("POST", "/build", query=query, upload=sent.pieces) as response:
+    with client.call(
+        "POST", "/build", query=query, headers=headers, upload=sent.pieces
+    ) as response:
         _show(session, response, quiet=quiet)
 
 

@@ -177,17 +177,16 @@ def build_secrets(header: str) -> dict[str, bytes]:
     sends it: the classic build API has no place for secrets.  No text of it is ever in an error."""
     if not header:
         return {}
+    wrong = invalid("X-Machine-Build-Secrets is not base64 of {id: base64}")
     try:
         document = json.loads(base64.b64decode(header, altchars=b"-_", validate=True))
-        if not isinstance(document, dict):
-            raise TypeError
-        return {
-            name: base64.b64decode(value, validate=True)
-            for name, value in document.items()
-            if _SECRET_ID.fullmatch(name)
-        }
+        items = document.items() if isinstance(document, dict) else [("", "")]
+        found = {str(name): base64.b64decode(value, validate=True) for name, value in items}
     except (binascii.Error, ValueError, TypeError, RecursionError):
-        raise invalid("X-Machine-Build-Secrets is not base64 of {id: base64}") from None
+        raise wrong from None
+    if not all(map(_SECRET_ID.fullmatch, found)):
+        raise wrong
+    return found
 
 
 def prune(api: Api, call: Call) -> Answer:

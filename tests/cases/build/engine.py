@@ -153,13 +153,19 @@ class Engine:
         return (self.folder / "log").read_text(errors="replace")
 
     def ask(
-        self, method: str, path: str, body: bytes | None = None, **query: object
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        extra: Mapping[str, str] | None = None,
+        /,
+        **query: object,
     ) -> tuple[int, bytes]:
         connection = UnixConnection(self.socket)
         try:
             target = f"/v1.51{path}" + (f"?{urlencode(query, doseq=True)}" if query else "")
             kind = "application/json" if (body or b"")[:1] == b"{" else "application/x-tar"
-            headers = {"Content-Type": kind} if body else {}
+            headers = {**({"Content-Type": kind} if body else {}), **(extra or {})}
             connection.request(method, target, body, headers)
             reply = connection.getresponse()
             return reply.status, reply.read()

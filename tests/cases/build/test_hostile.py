@@ -176,7 +176,7 @@ def test_case_072_targets_and_their_mount_points(engine: Engine) -> None:
         "RUN --mount=type=tmpfs,target=/link/sub touch /link/sub/x\n"
         "RUN --mount=type=tmpfs,target=/new/deep/point true\n"
         "RUN --mount=type=tmpfs,target=/a/../../../b true\n"
-        "RUN ls -d /keep/sub /link && ls /new/deep\n"
+        "RUN ls -d /keep/sub /link && ! ls -d /new && ! ls -d /b\n"
     )
     assert said.error == "", said.lines
     assert "point" not in said.text.rpartition("Step 6/6")[2].partition("\n")[2]
@@ -206,9 +206,8 @@ def test_case_072_cache_and_bind(engine: Engine) -> None:
     assert all(len(one.split(".")[0]) == 64 for one in os.listdir(engine.root / "build" / "mounts"))
 
 
-@pytest.mark.parametrize("kind", ["secret,id=x", "ssh"])
-def test_case_075_sessions_are_refused(engine: Engine, kind: str) -> None:
-    said = engine.build(f"FROM busybox\nRUN --mount=type={kind} true\n")
+def test_case_075_sessions_are_refused(engine: Engine) -> None:
+    said = engine.build("FROM busybox\nRUN --mount=type=ssh true\n")
     assert "needs a client session" in said.error
 
 
