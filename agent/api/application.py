@@ -42,7 +42,9 @@ class EngineApplication:
         """Raises EngineError: INVALID for a version not spoken, NOT_FOUND for unknown routes."""
         version, path = split(request.path)
         match = self._router.find(request.method, path, version)
-        return Handling(self._bound(match, version), match.row.body, match.row.inline)
+        # What walks the disk for sizes is for a worker.
+        inline = match.row.inline and "size" not in request.query
+        return Handling(self._bound(match, version), match.row.body, inline)
 
     def _bound(self, match: Match, version: Version) -> Callable[[Request, Body], Answer]:
         row = match.row

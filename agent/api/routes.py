@@ -44,7 +44,8 @@ class Service(StrEnum):
 class Row:
     """One (method, path).  `template` is the specification's; {name} may hold slashes, {id} not.
 
-    `inline`: never blocks, answered on the event loop.  `mutating`: changes something (for a read-only role).
+    `inline`: never blocks (unless `size` is asked for), answered on the event loop.
+    `mutating`: changes something (for a read-only role).
     """
 
     method: str
@@ -89,7 +90,7 @@ _SYSTEM: Final = (
 _CONTAINERS: Final = (
     _read("/containers/json", containers.list_all),
     _change("POST", "/containers/create", containers.create, BodyKind.JSON),
-    _read("/containers/{id}/json", containers.inspect),
+    _read("/containers/{id}/json", containers.inspect, inline=True),
     _read("/containers/{id}/top", usage.top),
     _read("/containers/{id}/logs", attached.logs),
     _read("/containers/{id}/changes", files.changes),
