@@ -7,7 +7,6 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from tests.lab import lab as labs
-from tests.lab.compose import compose_program
 from tests.lab.errors import LabError
 from tests.lab.host import Host
 from tests.lab.hostroot import FLAVOURS, VARIANTS, Flavour, HostRoots, Variant
@@ -68,8 +67,7 @@ def _up(settings: Settings, name: str, hosts: str, vms: list[str], *, with_regis
 
 def _cache(settings: Settings) -> None:
     lab = labs.Lab(settings, labs.LabRecord("none", 0, None))
-    jobs = [lab.docker_cli, lambda: program(lab.debian), ImageBuilder(lab.debian).store]
-    jobs += [lambda: compose_program(lab.debian)]
+    jobs = [lab.docker_cli, lab.engine, lambda: program(lab.debian), ImageBuilder(lab.debian).store]
     jobs += [VmImages(lab.debian).image, VmImages(lab.debian).emulator]
     settings.cache.mkdir(parents=True, exist_ok=True)
     roots = HostRoots(lab.debian)

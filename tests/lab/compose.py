@@ -1,7 +1,8 @@
-"""Docker Compose v2: the program of Debian sid's docker-compose package, taken out of it.
+"""Today's docker client and Docker Compose v2: the programs of Debian sid's packages, taken out of them.
 
-bookworm has only the old Python one. The package is fetched with lists of sid in a folder of
-their own, from the mirror that this computer's bookworm comes from, and is never installed.
+bookworm's client is of 2020, and its Compose the old Python one. The packages are fetched with
+lists of sid in a folder of their own, from the mirror that this computer's bookworm comes from,
+and are never installed.
 """
 
 from pathlib import Path
@@ -11,8 +12,13 @@ from tests.lab.debian import SUITE, Debian, sources_of_this_computer
 from tests.lab.errors import LabError
 from tests.lab.process import run
 
-_PACKAGE = "docker-compose"
-_PLACES = ("usr/libexec/docker/cli-plugins/docker-compose", "usr/bin/docker-compose")
+_PROGRAMS = {
+    "docker-cli": ("usr/bin/docker",),
+    "docker-compose": (
+        "usr/libexec/docker/cli-plugins/docker-compose",
+        "usr/bin/docker-compose",
+    ),
+}
 
 
 def _sid() -> str:
@@ -40,8 +46,8 @@ def _apt(place: Path, *command: str) -> None:
     run(["apt-get", "-q", "-q", *options, *command], cwd=str(place), timeout=600)
 
 
-def compose_program(debian: Debian) -> Path:
-    """The docker-compose program: static enough to run here, and a plugin of the docker client."""
+def programs(debian: Debian) -> Path:
+    """A folder with `docker` and `docker-compose`: Go programs that need the C library alone."""
 
     def build(place: Path) -> None:
         work = place / "work"
@@ -50,15 +56,21 @@ def compose_program(debian: Debian) -> Path:
         (work / "state/status").touch()
         (work / "sources.list").write_text(_sid() + "\n")
         _apt(work, "update")
-        _apt(work, "download", _PACKAGE)
-        (deb,) = work.glob(f"{_PACKAGE}_*.deb")
-        run(["dpkg-deb", "-x", str(deb), str(work / "root")])
-        found = [work / "root" / x for x in _PLACES]
-        program = next((x for x in found if x.is_file() and not x.is_symlink()), None)
-        if program is None:
-            raise LabError(f"{deb.name} has no docker-compose program")
-        program.rename(place / "docker-compose")
+        _apt(work, "download", *_PROGRAMS)
+        for package, places in _PROGRAMS.items():
+            (deb,) = work.glob(f"{package}_*.deb")
+            run(["dpkg-deb", "-x", str(deb), str(work / package)])
+            found = [work / package / x for x in places]
+            program = next((x for x in found if x.is_file() and not x.is_symlink()), None)
+            if program is None:
+                raise LabError(f"{deb.name} has no {' or '.join(places)}")
+            program.rename(place / program.name)
         run(["rm", "-r", str(work)])
 
-    key = key_of("compose", 1, _PACKAGE)
-    return debian.cache.entry("compose", key, build) / "docker-compose"
+    key = key_of("clients", 1, sorted(_PROGRAMS))
+    return debian.cache.entry("clients", key, build)
+
+
+def compose_program(debian: Debian) -> Path:
+    """The docker-compose program, also a plugin of the docker client."""
+    return programs(debian) / "docker-compose"

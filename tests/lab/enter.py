@@ -132,7 +132,7 @@ def _fresh_boot_id(top: Path) -> None:
     sc.mount(str(place), str(top / "proc/sys/kernel/random/boot_id"), "", sc.MS_BIND)
 
 
-def _make_root(top: Path) -> None:
+def make_root(top: Path) -> None:
     """The mount at `top` becomes the root of this mount namespace, not only of this process.
 
     In a chroot they differ: what enters a namespace made from ours (an exec in a container) would
@@ -170,7 +170,7 @@ def become(spec: Root) -> None:
         if Path(source).is_dir():
             inner.mkdir(parents=True, exist_ok=True)
         sc.mount(source, str(inner), "", sc.MS_BIND)
-    _make_root(top)
+    make_root(top)
     if spec.shared:  # what systemd does on a real host; in a container it leaves it to the manager
         sc.mount("", "/", "", sc.MS_REC | sc.MS_SHARED)
     os.execve(spec.argv[0], list(spec.argv), dict(spec.environment))

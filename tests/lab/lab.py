@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.lab import cgroups, network
 from tests.lab.cache import Cache, key_of, locked
+from tests.lab.compose import programs
 from tests.lab.debian import MINIMAL_KEY, Debian
 from tests.lab.errors import LabError
 from tests.lab.host import Host, HostRecord, new_ssh_key, read_record
@@ -194,16 +195,12 @@ class Lab:
         return found
 
     def docker_cli(self) -> Path:
-        """A docker client program: this computer's when it is newer than Debian's, else Debian's."""
-        ours = self.engine() / "usr/bin/docker"
-        theirs = shutil.which("docker")
-        if theirs and _docker_version(Path(theirs)) > _docker_version(ours):
-            return Path(theirs)
-        return ours
+        """Today's docker client program (Debian sid's)."""
+        return programs(self.debian) / "docker"
 
     def engine(self) -> Path:
         """A folder with Debian's docker.io, containerd, runc, tini, iptables and their libraries,
-        unpacked, not installed: for measurements against them (bench) and for the client."""
+        unpacked, not installed: to compare and to measure against."""
 
         def build(place: Path) -> None:
             (place / "debs").mkdir()
@@ -231,15 +228,6 @@ class Lab:
                 place.write_text(str(number))
                 return number
         raise LabError(f"lab {self.name}: no free address")
-
-
-def _docker_version(program_path: Path) -> tuple[int, ...]:
-    answer = run([str(program_path), "--version"], check=False).stdout  # Docker version 28.2.2, ...
-    words = answer.replace(",", " ").replace("+", " ").split()
-    try:
-        return tuple(int(x) for x in words[2].split(".")[:2])
-    except (IndexError, ValueError):
-        return ()
 
 
 def open_lab(settings: Settings, name: str, *, owner: int | None = None) -> Lab:

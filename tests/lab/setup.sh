@@ -27,6 +27,14 @@ need_packages() {
   [[ " ${missing[*]} " != *" openssh-server "* ]] || [ ! -d /run/systemd/system ] || systemctl -q disable ssh.service
 }
 
+# own_root ARGUMENTS: go on in a mount namespace whose root is this one. In a chroot they differ, and what enters
+# a container's namespaces (an exec) would come out at the computer's root.
+own_root() {
+  [ -z "${OWN_ROOT:-}" ] || return 0
+  .venv/bin/python -m tests.lab.ownroot --needed || return 0
+  OWN_ROOT=1 exec .venv/bin/python -m tests.lab.ownroot "$0" "$@"
+}
+
 # need_venv WHAT: .venv with this project (WHAT "." or ".[test]"), again only when pyproject.toml has changed.
 need_venv() {
   local what=$1 stamp now

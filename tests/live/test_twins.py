@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.engines import debians
+from bench.yardsticks import bookworm
 from tests.lab.lab import Lab
 from tests.lab.registry import Registry
 from tests.support.installed import Installed, request
@@ -45,7 +45,7 @@ _NEWER = r"(GET|POST|DELETE) "  # error texts: ours are those of Docker Engine 2
 @pytest.fixture(scope="module")
 def their_socket(lab: Lab, registry: Registry) -> Iterator[str]:
     """Debian's dockerd in a lab host of its own."""
-    engine = debians(lab, registry.url)
+    engine = bookworm(lab, registry.url)
     try:
         yield engine.url.removeprefix("unix://")
     finally:
