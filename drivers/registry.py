@@ -15,6 +15,8 @@ _BUILT_IN: Mapping[str, str] = {
     "ssh": "drivers.ssh:DRIVER",
     "generic": "drivers.ssh:DRIVER",
     "local": "drivers.local:DRIVER",
+    "libvirt": "drivers.libvirt:DRIVER",
+    "digitalocean": "drivers.digitalocean:DRIVER",
 }
 
 

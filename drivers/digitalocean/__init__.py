@@ -1,0 +1,5 @@
+"""Droplets of DigitalOcean, by python-digitalocean."""
+
+from drivers.digitalocean.driver import DRIVER
+
+__all__ = ["DRIVER"]
