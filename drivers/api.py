@@ -386,3 +386,20 @@ class ListOwned(Protocol):
 
     def owned(self, ctx: DriverContext) -> list[tuple[str, str]]:
         """(machine uuid, what it is) of everything that any machine of ours left."""
+
+
+_ABILITIES: tuple[tuple[str, type], ...] = (
+    ("start/stop", StartStop),
+    ("restart", Restart),
+    ("kill", Kill),
+    ("suspend", Suspend),
+    ("snapshot", Snapshot),
+    ("resize", Resize),
+    ("console", Console),
+    ("gc", ListOwned),
+)
+
+
+def abilities(driver: Driver) -> tuple[str, ...]:
+    """What the driver can do beyond the compulsory verbs, in the words of `machine drivers`."""
+    return tuple(word for word, protocol in _ABILITIES if isinstance(driver, protocol))

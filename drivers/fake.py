@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
-from drivers.api import Address, DriverContext, HostState, Made, SshLogin, Via
-from drivers.errors import DriverError
+from drivers.api import Address, DriverContext, HostState, Made, Size, SshLogin, Via
+from drivers.errors import ConflictError, DriverError, GoneError, InvalidError
 from drivers.options import Kind, OptionSpec
 from drivers.polling import retried
 
@@ -38,6 +38,8 @@ class Server:
     tag: str  # the machine's uuid
     state: HostState
     address: str
+    size: str = "small"
+    snapshots: list[str] = dataclasses.field(default_factory=list)
 
 
 class FakeCloud:
@@ -82,6 +84,23 @@ class FakeCloud:
     def turn(self, ident: str, state: HostState) -> None:
         with self._lock, self._fault("turn"):
             self.servers[ident].state = state
+
+    def keep(self, ident: str, label: str) -> None:
+        with self._lock, self._fault("keep"):
+            if label in self.servers[ident].snapshots:
+                raise ConflictError(f"there is a snapshot {label} already")
+            self.servers[ident].snapshots.append(label)
+
+    def drop(self, ident: str, label: str) -> None:
+        with self._lock, self._fault("drop"):
+            if label in self.servers[ident].snapshots:
+                self.servers[ident].snapshots.remove(label)
+
+    def resize(self, ident: str, size: str) -> None:
+        with self._lock, self._fault("resize"):
+            if size not in SIZES:
+                raise InvalidError(f"no size {size}: there is only {' and '.join(SIZES)}")
+            self.servers[ident].size = size
 
     def _ident(self, kind: str) -> str:
         self._count += 1
@@ -153,9 +172,7 @@ class FakeDriver:
         return server.state if server else HostState.NOT_FOUND
 
     def address(self, ctx: DriverContext) -> Address:
-        server = self._server(ctx)
-        if server is None:
-            raise DriverError("the server does not exist")
+        server = self._existing(ctx)
         login = SshLogin(server.address, ctx.number("ssh-port"), "root")
         return Address(server.address, via=Via.SSH, ssh=login)
 
@@ -168,23 +185,57 @@ class FakeDriver:
     def kill(self, ctx: DriverContext) -> None:
         self._turn(ctx, HostState.STOPPED)
 
+    def suspend(self, ctx: DriverContext) -> None:
+        self._turn(ctx, HostState.SAVED)
+
+    def resume(self, ctx: DriverContext) -> None:
+        self._turn(ctx, HostState.RUNNING)
+
+    def snapshot(self, ctx: DriverContext, label: str) -> None:
+        ident = self._existing(ctx).ident
+        _call(ctx, "keep", lambda: self.cloud.keep(ident, label))
+
+    def snapshots(self, ctx: DriverContext) -> list[str]:
+        return list(self._existing(ctx).snapshots)
+
+    def restore(self, ctx: DriverContext, label: str) -> None:
+        if label not in self._existing(ctx).snapshots:
+            raise GoneError(f"there is no snapshot {label}")
+
+    def drop_snapshot(self, ctx: DriverContext, label: str) -> None:
+        ident = self._existing(ctx).ident
+        _call(ctx, "drop", lambda: self.cloud.drop(ident, label))
+
+    def resize(self, ctx: DriverContext, size: Size) -> None:
+        if not size.plan:
+            raise InvalidError("this provider has named sizes only")
+        ident = self._existing(ctx).ident
+        _call(ctx, "resize", lambda: self.cloud.resize(ident, size.plan))
+
+    def console(self, ctx: DriverContext) -> str:
+        return f"{self._existing(ctx).address} login: "
+
     def owned(self, ctx: DriverContext) -> list[tuple[str, str]]:
         del ctx
         cloud = self.cloud
-        return [(tag, ident) for ident, tag in cloud.keys.items()] + [
-            (s.tag, s.ident) for s in cloud.servers.values()
+        return [(tag, f"key {ident}") for ident, tag in cloud.keys.items()] + [
+            (s.tag, f"server {s.ident}") for s in cloud.servers.values()
         ]
 
     def _server(self, ctx: DriverContext) -> Server | None:
         return next(iter(self._find(ctx)[1]), None)
 
+    def _existing(self, ctx: DriverContext) -> Server:
+        server = self._server(ctx)
+        if server is None:
+            raise GoneError("the server does not exist")
+        return server
+
     def _find(self, ctx: DriverContext) -> tuple[list[str], list[Server]]:
         return _call(ctx, "find", lambda: self.cloud.find(ctx.uuid))
 
     def _turn(self, ctx: DriverContext, state: HostState) -> None:
-        server = self._server(ctx)
-        if server is None:
-            raise DriverError("the server does not exist")
+        server = self._existing(ctx)
         if server.state is not state:
             _call(ctx, "turn", lambda: self.cloud.turn(server.ident, state))
 

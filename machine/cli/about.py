@@ -5,10 +5,13 @@ from __future__ import annotations
 import click
 
 from drivers import registry
+from drivers.api import abilities
 from drivers.errors import DriverError
 from machine.cli.grammar import Command
 from machine.cli.root import program_version, root
 from machine.cli.session import Session
+from machine.errors import MachineError
+from machine.tables import table
 
 
 @click.command(cls=Command)
@@ -34,16 +37,22 @@ def help_(ctx: click.Context, /, words: tuple[str, ...]) -> None:
 @click.command(cls=Command)
 @click.pass_obj
 def drivers(session: Session) -> None:
-    """List the drivers that are installed."""
+    """List the drivers: what they make, what they can do, and what is missing to use them."""
+    missing: list[tuple[str, str]] = []
     rows = []
     for name in registry.names():
         try:
             driver = registry.load(name)
-        except DriverError as err:
-            rows.append((name, f"not usable: {err.message}"))
+            lacks = session.service.abilities.missing(driver) if driver.name == name else []
+        except (DriverError, MachineError) as err:
+            rows.append((name, "", "no", f"not usable: {err}"))
             continue
-        alias = "" if driver.name == name else f"the same as {driver.name}"
-        rows.append((name, alias or driver.summary))
-    width = max(len(name) for name, _ in rows)
-    for name, text in rows:
-        session.say(f"{name:<{width}}   {text}")
+        if driver.name != name:
+            rows.append((name, "", "", f"the same as {driver.name}"))
+            continue
+        missing += [(name, thing) for thing in lacks]
+        can = " ".join(abilities(driver))
+        rows.append((name, can, "no" if lacks else "yes", driver.summary))
+    session.say(table(("DRIVER", "CAN", "READY", "WHAT IT DOES"), rows))
+    for name, thing in missing:
+        session.say(f"{name}: {thing}")
