@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from agent.api.backend import Created, CreateRequest
 from agent.engine import (
+    capnames,
     hostsfile,
     imagemounts,
     limits,
@@ -86,12 +87,17 @@ class Creation:
         if config.stop_signal:
             signals.number(config.stop_signal)
         merging.validate(config)
+        capnames.validate(host.cap_add, host.cap_drop)
         for one in host.mounts:
             if one.type == "bind" and one.source.startswith("/") and not one.create_mountpoint:
                 self._core.files.require_source(one.source)
         return (
             *publishing.validate(config, host),
-            *limits.validate(host.resources, cpus=self._core.facts.cpus),
+            *limits.validate(
+                host.resources,
+                cpus=self._core.facts.cpus,
+                realtime=self._core.ports.inside.real_time,
+            ),
         )
 
     def _container(self, request: CreateRequest, image: Image) -> Container:

@@ -119,6 +119,11 @@ class Inside(Protocol):
         """Whether this host's kernel weighs block I/O."""
         ...
 
+    @property
+    def real_time(self) -> bool:
+        """Whether this host's kernel gives real-time CPU time to groups."""
+        ...
+
     def view(
         self, container: Container, rootfs: Rootfs, *, writable: bool, mounts: bool = True
     ) -> RootView:

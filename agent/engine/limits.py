@@ -10,10 +10,11 @@ from agent.errors import invalid
 SMALLEST_MEMORY: Final = 6 << 20
 
 
-def validate(resources: Resources, *, cpus: int) -> tuple[str, ...]:
-    """Raises INVALID; returns warnings."""
+def validate(resources: Resources, *, cpus: int, realtime: bool) -> tuple[str, ...]:
+    """Raises INVALID; returns warnings.  `realtime`: whether the kernel has real-time groups."""
     _memory(resources)
     _processors(resources, cpus)
+    _real_time(resources, known=realtime)
     if resources.oom_kill_disable and not resources.memory:
         return (
             (
@@ -42,6 +43,17 @@ def _memory(given: Resources) -> None:
     swappiness = given.memory_swappiness
     if swappiness is not None and not -1 <= swappiness <= 100:
         raise invalid(f"Invalid value: {swappiness}, valid memory swappiness range is 0-100")
+
+
+def _real_time(given: Resources, *, known: bool) -> None:
+    runtime, period = given.cpu_realtime_runtime, given.cpu_realtime_period
+    if not known and (runtime or period):
+        field = "CpuRealtimeRuntime" if runtime else "CpuRealtimePeriod"
+        raise invalid(f"Your kernel does not support CPU real-time scheduler ({field})")
+    if runtime and period and runtime > period:
+        raise invalid("cpu real-time runtime cannot be higher than cpu real-time period")
+    if runtime < 0 or period < 0:
+        raise invalid("cpu real-time runtime and period must not be negative")
 
 
 def _processors(given: Resources, cpus: int) -> None:

@@ -132,6 +132,8 @@ class Resources:
     cpu_shares: int = 0
     cpu_quota: int = 0
     cpu_period: int = 0
+    cpu_realtime_period: int = 0  # microseconds
+    cpu_realtime_runtime: int = 0
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     pids_limit: int | None = None

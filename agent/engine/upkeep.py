@@ -42,7 +42,9 @@ class Upkeep:
                     ' cannot be "update".'
                 )
             resources = _merged(host.resources, limits)
-            warnings = checks.validate(resources, cpus=core.facts.cpus)
+            warnings = checks.validate(
+                resources, cpus=core.facts.cpus, realtime=core.ports.inside.real_time
+            )
             if policy is not None:
                 restart.validate(policy, auto_remove=host.auto_remove)
             if limits and live(container.state.phase):

@@ -24,6 +24,7 @@ from agent.runtime import (
     logfiles,
     namespace,
     processes,
+    realtime,
     record,
     rootfs,
     sources,
@@ -150,9 +151,17 @@ class OciRuntime:
         """Noted in the bundle as well: the next agent must find its groups."""
         parent = container.host_config.resources.cgroup_parent
         self.cgroups.place(container.id, parent)
+        self._make_room(container.host_config.resources)
         if parent:
             with open(f"{bundle}/cgroup-parent", "w", encoding="utf-8") as file:
                 file.write(parent)
+
+    def _make_room(self, limits: Resources) -> None:
+        runtime = limits.cpu_realtime_runtime
+        top = realtime.hierarchy(self.cgroups.hierarchies) if runtime else ""
+        if top:
+            parent = limits.cgroup_parent or self.cgroups.parent
+            realtime.make_room(top, parent, runtime, limits.cpu_realtime_period)
 
     def _adopt_settings(self) -> None:
         for container_id in os.listdir(self.paths.bundles):
@@ -342,6 +351,10 @@ class OciRuntime:
     def block_weight(self) -> bool:
         return host.weighs_block_io(self.cgroups.hierarchies)
 
+    @property
+    def real_time(self) -> bool:
+        return bool(realtime.hierarchy(self.cgroups.hierarchies))
+
     def view(
         self, container: Container, rootfs: Rootfs, *, writable: bool, mounts: bool = True
     ) -> view.View:
@@ -375,6 +388,7 @@ class OciRuntime:
 
     def update(self, container: Container, resources: Resources) -> None:
         self._running(container.id)
+        self._make_room(resources)
         document = spec_linux.resources(
             resources, swap_limit=self._facts.swap_limit, unified=self._facts.unified
         )

@@ -102,6 +102,10 @@ def _cpu(limits: Resources) -> Document:
         cpu["period"] = limits.cpu_period
     if limits.cpu_quota > 0:
         cpu["quota"] = limits.cpu_quota
+    if limits.cpu_realtime_period > 0:
+        cpu["realtimePeriod"] = limits.cpu_realtime_period
+    if limits.cpu_realtime_runtime > 0:
+        cpu["realtimeRuntime"] = limits.cpu_realtime_runtime
     if limits.cpuset_cpus:
         cpu["cpus"] = limits.cpuset_cpus
     if limits.cpuset_mems:

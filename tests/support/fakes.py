@@ -430,6 +430,7 @@ class FakeRuntime(Fake):
         return FakeView(os.open(rootfs.upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
     block_weight = False
+    real_time = False
 
     def owner(self, root_fd: int, user: str) -> tuple[int, int]:
         return 1000, 1000

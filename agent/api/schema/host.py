@@ -250,6 +250,16 @@ def _device_rule(value: object, where: str) -> str:
     return rule
 
 
+def _user_namespace(value: object, where: str) -> None:
+    """ "host" means no user namespace, which is all there is."""
+    mode = text(value, where)
+    if mode not in {"", "host"}:
+        raise invalid(
+            f'invalid UsernsMode: "{printable(mode)}": this engine remaps no users, so only "host"'
+            " can be asked for"
+        )
+
+
 def _cgroup_parent(value: object, where: str) -> str:
     """An absolute cgroup path; "x" is "/x", as with Docker Engine's cgroupfs driver."""
     path = text(value, where)
@@ -293,8 +303,8 @@ RESOURCES: Final = Table(
         Field("BlkioDeviceWriteIOps", array_of(_block_rate), "blkio_write_iops"),
         Field("CpuPeriod", integer, "cpu_period"),
         Field("CpuQuota", integer, "cpu_quota"),
-        unserved("CpuRealtimePeriod"),
-        unserved("CpuRealtimeRuntime"),
+        Field("CpuRealtimePeriod", integer, "cpu_realtime_period"),
+        Field("CpuRealtimeRuntime", integer, "cpu_realtime_runtime"),
         Field("CpusetCpus", text, "cpuset_cpus"),
         Field("CpusetMems", text, "cpuset_mems"),
         Field("Devices", array_of(_device), "devices"),
@@ -354,7 +364,7 @@ HOST_CONFIG: Final = Table(
         Field("StorageOpt", _no_storage_options),
         Field("Tmpfs", text_map, "tmpfs"),
         Field("UTSMode", _mode_of("", "private", "host"), "uts_mode"),
-        unserved("UsernsMode", "host"),  # "host" = no user namespace, which is what there is
+        Field("UsernsMode", _user_namespace),
         Field("ShmSize", integer, "shm_size"),
         Field("Sysctls", text_map, "sysctls"),
         Field("Runtime", _runtime),

@@ -238,6 +238,24 @@ def test_pause_signal_and_limits(bench):
     assert caught.value.kind is Kind.NOT_FOUND
 
 
+def test_real_time_is_handed_down(crun):
+    """Where the kernel has it (cgroup v1): else the API refuses it."""
+    top = next((one for one in crun.runtime.cgroups.hierarchies.v1 if one.endswith(",cpuacct")), "")
+    top = top or next(one for one in crun.runtime.cgroups.hierarchies.v1 if one.endswith("/cpu"))
+    if not os.path.exists(f"{top}/cpu.rt_runtime_us"):
+        assert not crun.runtime.real_time
+        return
+    assert crun.runtime.real_time
+    wanted = Resources(cpu_realtime_runtime=20_000, cpu_realtime_period=1_000_000)
+    for _ in range(2):  # the second needs room beside the first
+        container = crun.begin("sleep", "1000", host=HostConfig(resources=wanted))
+        group = f"{top}{crun.runtime.cgroups.path(container.id)}"
+        assert Path(f"{group}/cpu.rt_runtime_us").read_text() == "20000\n"
+    for identity in list(crun.ids):
+        crun.runtime.signal(identity, 9)
+        crun.wait(identity)
+
+
 def test_volumes_are_filled_once(bench):
     (bench.lower / "data").mkdir(mode=0o750)
     (bench.lower / "data/file").write_text("from the image")

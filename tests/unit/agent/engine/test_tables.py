@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from agent.engine import limits, merging, names, publishing, signals
+from agent.engine import capnames, limits, merging, names, publishing, signals
 from agent.engine.failures import failure_code
 from agent.engine.images_use import _repository
 from agent.engine.model import ContainerConfig, HostConfig, ImageConfig, PortBinding, Resources
@@ -122,13 +122,41 @@ def test_names():
 )
 def test_refused_limits(resources):
     with pytest.raises(EngineError) as caught:
-        limits.validate(resources, cpus=4)
+        limits.validate(resources, cpus=4, realtime=False)
     assert caught.value.kind is Kind.INVALID
+
+
+@pytest.mark.parametrize(
+    ("resources", "known", "says"),
+    [
+        (Resources(cpu_realtime_runtime=1), False, "(CpuRealtimeRuntime)"),
+        (Resources(cpu_realtime_period=1), False, "(CpuRealtimePeriod)"),
+        (Resources(cpu_realtime_runtime=2, cpu_realtime_period=1), True, "cannot be higher"),
+        (Resources(cpu_realtime_runtime=-1), True, "must not be negative"),
+    ],
+)
+def test_real_time(resources, known, says):
+    with pytest.raises(EngineError) as caught:
+        limits.validate(resources, cpus=4, realtime=known)
+    assert says in caught.value.message
+    good = Resources(cpu_realtime_runtime=1000, cpu_realtime_period=2000)
+    assert limits.validate(good, cpus=4, realtime=True) == ()
+
+
+def test_unknown_capabilities():
+    capnames.validate(["net_admin", "CAP_SYS_TIME", "all"], ["ALL"])
+    for add, drop, says in (
+        (["NET_ADMIN", "nonsense"], [], 'invalid CapAdd: unknown capability: "CAP_NONSENSE"'),
+        ([], ["CAP_"], 'invalid CapDrop: unknown capability: "CAP_"'),
+    ):
+        with pytest.raises(EngineError) as caught:
+            capnames.validate(add, drop)
+        assert (caught.value.kind, caught.value.message) == (Kind.INVALID, says)
 
 
 def test_limits():
     good = Resources(memory=64 << 20, memory_swap=-1, nano_cpus=4_000_000_000, pids_limit=-1)
-    assert limits.validate(good, cpus=4) == ()
+    assert limits.validate(good, cpus=4, realtime=False) == ()
 
 
 @pytest.mark.parametrize(
