@@ -95,6 +95,23 @@ class Child:
         except subprocess.TimeoutExpired as err:
             raise TimeoutError from err
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def outputs(self) -> tuple[int, int]:
+        """The descriptors of its standard output and error, which do not block."""
+        return _pipe(self._process.stdout).fileno(), _pipe(self._process.stderr).fileno()
+
+    def ended(self, timeout: float) -> bool:
+        """Whether it ends by itself within `timeout` seconds."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def stderr(self) -> str:
         return self._stderr.decode("utf-8", "replace")
 
@@ -164,6 +181,18 @@ class LocalRunner:
         finally:
             child.close()
         return Completed(status, out.decode("utf-8", "replace"), child.stderr())
+
+    def spawn(self, argv: Sequence[str], env: Mapping[str, str]) -> Child:
+        """Leave a program running with `env` added, in a process group of its own; no stdin.
+
+        The caller reads its outputs, lest it stand still, and closes it. Raises DriverError.
+        """
+        try:
+            child = Child(argv, {**self._env, **env})
+        except MachineError as err:
+            raise DriverError(str(err)) from err
+        child.close_stdin()
+        return child
 
 
 def foreground(argv: Sequence[str]) -> int:
