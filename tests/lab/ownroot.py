@@ -30,8 +30,8 @@ def main(argv: list[str]) -> int:
         return 0 if needed() else 1
     folder = Path.cwd()
     place = Path(tempfile.mkdtemp(prefix="own-root-"))
-    top = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
     sc.unshare(sc.CLONE_NEWNS)
+    top = os.open("/", os.O_RDONLY | os.O_DIRECTORY)  # one of the new namespace
     # A chroot's top need not be a mount point: only from the real root can all be made private.
     sc.join_namespace("/proc/self/ns/mnt", sc.CLONE_NEWNS)
     sc.mount("", "/", "", sc.MS_REC | sc.MS_PRIVATE)

@@ -79,12 +79,11 @@ def test_a_value_stays_a_value(tmp_path: Path, name: str) -> None:
 )
 def test_the_users_own_part_goes_along(tmp_path: Path, theirs: bytes, kind: str) -> None:
     seed = seeds(tmp_path).seed(SeedRequest("debian", theirs))
-    parts = email.message_from_bytes(seed.user_data).get_payload()
-    first, second = parts  # type: ignore[misc]
-    assert first.get_content_type() == kind  # type: ignore[union-attr]
-    assert first.get_payload(decode=True) == theirs  # type: ignore[union-attr]
-    assert second.get_content_type() == "text/cloud-config"  # type: ignore[union-attr]
-    assert second["Merge-Type"]  # type: ignore[index]
+    _, first, second = email.message_from_bytes(seed.user_data).walk()
+    assert first.get_content_type() == kind
+    assert first.get_payload(decode=True) == theirs
+    assert second.get_content_type() == "text/cloud-config"
+    assert second["Merge-Type"]
 
 
 @pytest.mark.parametrize(
