@@ -69,22 +69,24 @@ TABLE: Final[dict[str, str]] = {
     **{f"container {verb}": f"machine.cli.usage:{verb}" for verb in ("stats", "top", "update")},
     "container prune": "machine.cli.usage:container_prune",
     "volume prune": "machine.cli.usage:volume_prune",
+    "network prune": "machine.cli.upkeep:network_prune",
+    **dict.fromkeys(("commit", "container commit"), "machine.cli.upkeep:commit"),
+    "builder prune": "machine.cli.upkeep:builder_prune",
+    "system df": "machine.cli.upkeep:system_df",
+    "system prune": "machine.cli.upkeep:system_prune",
     "system info": f"{_F}:info",
     "system events": f"{_C}:events",
 }
 # The rest of docker's grammar: known, and said to be not served rather than unknown.
 NOT_SERVED: Final[dict[str, tuple[str, ...]]] = {
     "": (
-        *("buildx", "checkpoint", "commit", "compose", "config", "context"),
+        *("buildx", "checkpoint", "compose", "config", "context"),
         "manifest",
         *("node", "plugin", "secret", "service", "stack"),
         *("swarm", "trust"),
     ),
-    "container ": ("commit",),
-    "image ": ("build",),
     "volume ": ("update",),
-    "network ": ("prune",),
-    "system ": ("df", "prune", "dial-stdio"),
+    "system ": ("dial-stdio",),
 }
 
 

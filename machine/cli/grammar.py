@@ -37,7 +37,7 @@ def normalise(
         name, has_value, value = word.partition("=")
         option = by_name.get(name) if word.startswith("-") else None
         if option is not None and option.is_flag and has_value:
-            out.extend(_flag(name, value))
+            out.extend(_flag(name, value, option.secondary_opts))
             continue
         out.append(word)
         if option is not None and not option.is_flag and not has_value:
@@ -52,12 +52,12 @@ def _long(arg: str, by_name: dict[str, click.Option]) -> str:
     return "-" + arg if single and len(arg) > 2 and name in by_name else arg
 
 
-def _flag(name: str, value: str) -> list[str]:
+def _flag(name: str, value: str, opposite: list[str]) -> list[str]:
     word = value.lower()
     if word in _TRUE:
         return [name]
     if word in _FALSE:
-        return []
+        return opposite[:1]  # of a flag that is set unless it is denied
     raise MachineError(f'invalid boolean value "{value}" for {name}')
 
 

@@ -80,7 +80,7 @@ def image_inspect(image: Image, version: Version) -> Document:
         "RepoTags": list(image.tags),
         "RepoDigests": list(image.digests),
         "Parent": "",
-        "Comment": image.comment,
+        "Comment": image.comment or _last_comment(image),
         "Created": image.created or ZERO_TIME,
         "DockerVersion": "",
         "Author": image.author,
@@ -98,6 +98,11 @@ def image_inspect(image: Image, version: Version) -> Document:
     if version < VIRTUAL_SIZE_UNTIL:
         document["VirtualSize"] = image.size
     return document
+
+
+def _last_comment(image: Image) -> str:
+    """What the image's newest step says: docker shows it for an image without a comment."""
+    return str(image.history[-1].get("comment", "")) if image.history else ""
 
 
 def created_seconds(image: Image) -> int:
