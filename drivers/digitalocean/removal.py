@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -10,10 +11,12 @@ from typing import Final
 from drivers.api import DriverContext
 from drivers.digitalocean import plan
 from drivers.digitalocean.account import Account
-from drivers.digitalocean.creation import unsettled
+from drivers.digitalocean.creation import SETTLE_SECONDS, unsettled
 from drivers.errors import ConflictError, DriverError, GoneError, WaitTimeoutError
 from drivers.polling import Backoff, NotYet, wait_until
 
+DROPLET: Final = "droplet"
+TAG: Final = "tag"
 _GONE_SECONDS: Final = 240.0
 _POLL: Final = Backoff(first=0.5, factor=1.6, most=5.0)
 
@@ -23,8 +26,13 @@ class Left:
     """Something that the account still has; `drop` deletes it and may be called twice."""
 
     owner: str  # uuid of the machine
-    what: str
+    kind: str
+    name: str
     drop: Callable[[], None]
+
+    @property
+    def what(self) -> str:
+        return f"{self.kind} {self.name}"
 
 
 def removed(ctx: DriverContext) -> None:
@@ -33,19 +41,21 @@ def removed(ctx: DriverContext) -> None:
     A volume can go only some time after its droplet, and lists show for a while what is gone.
     """
     account = Account(ctx)
-    by = ctx.clock.monotonic() + unsettled(ctx, dict(ctx.state))
+    by = ctx.clock.monotonic() + _hidden(ctx)
+    seen = "droplet" in ctx.state
 
     def round_() -> NotYet | None:
+        nonlocal seen
         left = _of_machine(ctx, account)
-        said = ", ".join(one.what for one in left)
+        seen = seen or any(one.kind == DROPLET for one in left)
         for one in left:
-            try:
-                one.drop()
-            except ConflictError as err:
-                said = f"{said} ({err.message})"
+            # Without its tag, a droplet that is not listed yet would never be found again.
+            if one.kind != TAG or seen or ctx.clock.monotonic() >= by:
+                with contextlib.suppress(ConflictError):  # what is attached goes in the next round
+                    one.drop()
         if left:
-            return NotYet(f"the account still has {said}")
-        if ctx.clock.monotonic() < by:
+            return NotYet(f"the account still has {', '.join(one.what for one in left)}")
+        if not seen and ctx.state and ctx.clock.monotonic() < by:
             return NotYet("a droplet that was asked for a moment ago may still appear")
         return None
 
@@ -64,6 +74,11 @@ def removed(ctx: DriverContext) -> None:
         ) from err
 
 
+def _hidden(ctx: DriverContext) -> float:
+    """Seconds for which a droplet may be missing from lists; an empty state may be a lost one."""
+    return unsettled(ctx, dict(ctx.state)) if ctx.state else SETTLE_SECONDS
+
+
 def owned(account: Account) -> list[Left]:
     """Everything in the account that any machine of ours left, droplets first."""
     return [one for one in _all(account, account_wide=True) if one.owner]
@@ -72,7 +87,9 @@ def owned(account: Account) -> list[Left]:
 def _of_machine(ctx: DriverContext, account: Account) -> list[Left]:
     found = [one for one in _all(account, tag=plan.tag_of(ctx.uuid)) if one.owner == ctx.uuid]
     ident = ctx.state.get("droplet")
-    if isinstance(ident, int) and not any(one.what == f"droplet {ident}" for one in found):
+    if isinstance(ident, int) and not any(
+        (one.kind, one.name) == (DROPLET, str(ident)) for one in found
+    ):
         # Its tag may have been taken off by hand, or the list is late.
         try:
             account.droplet(ident)
@@ -83,7 +100,7 @@ def _of_machine(ctx: DriverContext, account: Account) -> list[Left]:
 
 
 def _droplet(account: Account, uuid: str, ident: int) -> Left:
-    return Left(uuid, f"droplet {ident}", functools.partial(account.drop_droplet, ident))
+    return Left(uuid, DROPLET, str(ident), functools.partial(account.drop_droplet, ident))
 
 
 def _all(account: Account, tag: str = "", *, account_wide: bool = False) -> list[Left]:
@@ -94,26 +111,24 @@ def _all(account: Account, tag: str = "", *, account_wide: bool = False) -> list
         *(_droplet(account, owner(tags=one.tags), one.ident) for one in droplets),
         *(
             Left(
-                owner(one.name, one.tags),
-                f"volume {one.name}",
-                drop(account.drop_volume, one.ident),
+                owner(one.name, one.tags), "volume", one.name, drop(account.drop_volume, one.ident)
             )
             for one in account.volumes()
         ),
         *(
-            Left(owner(one.name), f"snapshot {one.name}", drop(account.drop_snapshot, one.ident))
+            Left(owner(one.name), "snapshot", one.name, drop(account.drop_snapshot, one.ident))
             for one in account.snapshots()
         ),
         *(
-            Left(owner(one.name), f"firewall {one.name}", drop(account.drop_firewall, one.ident))
+            Left(owner(one.name), "firewall", one.name, drop(account.drop_firewall, one.ident))
             for one in account.firewalls()
         ),
         *(
-            Left(owner(one.name), f"SSH key {one.name}", drop(account.drop_key, one.ident))
+            Left(owner(one.name), "SSH key", one.name, drop(account.drop_key, one.ident))
             for one in account.ssh_keys()
         ),
         *(
-            Left(owner(tags=[name]), f"tag {name}", drop(account.drop_tag, name))
+            Left(owner(tags=[name]), TAG, name, drop(account.drop_tag, name))
             for name in account.tags()
         ),
     ]
