@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from drivers.api import Driver
 from drivers.errors import DriverError
 
 GROUP = "machine.drivers"
+Plugins = Callable[[str], Driver | None]  # a docker-machine plugin binary by its driver's name
 # A source tree that is not installed has no entry points; these are pyproject.toml's.
 _BUILT_IN: Mapping[str, str] = {
     "ssh": "drivers.ssh:DRIVER",
@@ -26,9 +28,22 @@ def names() -> list[str]:
     return sorted(found | set(_BUILT_IN))
 
 
-def load(name: str) -> Driver:
-    """The driver of that name. Raises DriverError when there is none or it can't be imported."""
+def plugins(path: str) -> list[str]:
+    """Names that only a docker-machine-driver-NAME binary on `path` (a PATH) has, sorted."""
+    from drivers.plugins.finding import on_path
+
+    return sorted(set(on_path(path)) - set(names()))
+
+
+def load(name: str, plugins: Plugins | None = None) -> Driver:
+    """The driver of that name; a plugin binary when no entry point has it.
+
+    Raises DriverError when there is none or it can't be imported.
+    """
     point = _entry_point(name)
+    if point is None:
+        found = plugins(name) if plugins else None
+        return found or _missing(name)
     try:
         driver = point.load()
     except ImportError as err:
@@ -46,11 +61,15 @@ def default_name(env: Mapping[str, str], platform: str = sys.platform) -> str:
     return env.get("MACHINE_DRIVER") or ("local" if platform == "linux" else "ssh")
 
 
-def _entry_point(name: str) -> importlib.metadata.EntryPoint:
+def _entry_point(name: str) -> importlib.metadata.EntryPoint | None:
     for point in importlib.metadata.entry_points(group=GROUP, name=name):
         return point
     if name in _BUILT_IN:
         return importlib.metadata.EntryPoint(name, _BUILT_IN[name], GROUP)
+    return None
+
+
+def _missing(name: str) -> NoReturn:
     raise DriverError(
         f'Driver "{name}" not found. Do you have the plugin binary '
         f'"docker-machine-driver-{name}" accessible in your PATH?',

@@ -49,6 +49,7 @@ class Ports:
     ssh: SshConnect
     say: Callable[[str], None]  # a line that stays on the screen
     debug: Callable[[str], None] = lambda _: None  # under --debug
+    plugins: registry.Plugins | None = None
 
 
 @contextlib.contextmanager
@@ -83,7 +84,7 @@ class Hosts:
                 f"{record.address or 'ADDRESS'} NEWNAME",
             )
         with driver_errors():
-            return registry.load(record.driver)
+            return registry.load(record.driver, self.ports.plugins)
 
     def context(
         self, record: MachineRecord, values: Mapping[str, Value] | None = None

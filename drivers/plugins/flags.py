@@ -60,8 +60,8 @@ def _spec(kind: Kind, flag: Mapping[str, object]) -> OptionSpec:
     name, usage = str(flag.get("Name", "")), str(flag.get("Usage", ""))
     if not _NAME.fullmatch(name):
         raise DriverError(f"the plugin has a flag that can't be an option: {name[:80]!r}")
-    env = str(flag.get("EnvVar", ""))
     secret = kind is Kind.TEXT and is_secret(name)
+    env = str(flag.get("EnvVar", "")) or (_own_env(name) if secret else "")
     note = " (never stored: give it in the environment)" if secret else ""
     return OptionSpec(
         name,
@@ -72,6 +72,11 @@ def _spec(kind: Kind, flag: Mapping[str, object]) -> OptionSpec:
         env=(env,) if _ENV.fullmatch(env) else (),
         secret=secret,
     )
+
+
+def _own_env(name: str) -> str:
+    """A secret that the plugin reads from its flag only needs a variable: it is not stored."""
+    return re.sub("[^A-Z0-9]", "_", name.upper())
 
 
 def _default(kind: Kind, value: object) -> Value:

@@ -40,9 +40,9 @@ def drivers(session: Session) -> None:
     """List the drivers: what they make, what they can do, and what is missing to use them."""
     missing: list[tuple[str, str]] = []
     rows = []
-    for name in registry.names():
+    for name in [*registry.names(), *registry.plugins(session.env.get("PATH", ""))]:
         try:
-            driver = registry.load(name)
+            driver = registry.load(name, session.plugins)
             lacks = session.service.abilities.missing(driver) if driver.name == name else []
         except (DriverError, MachineError) as err:
             rows.append((name, "", "no", f"not usable: {err}"))

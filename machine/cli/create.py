@@ -84,7 +84,8 @@ class CreateCommand(Command):
         env = session.env if session else {}
         driver = wanted_driver(args, env)
         try:
-            specs = registry.load(driver).options
+            plugins = session.plugins if session else None
+            specs = registry.load(driver, plugins).options
         except DriverError as err:
             raise MachineError(err.message, hint=err.hint) from err
         ctx.meta["machine.driver"] = driver

@@ -13,6 +13,7 @@ from machine.errors import MachineError
 from machine.paths import cache_path, storage_path
 
 if TYPE_CHECKING:
+    from drivers.registry import Plugins
     from machine.service import Service
     from machine.store import Store
 
@@ -81,6 +82,13 @@ class Session:
         from machine.cli.wiring import make_service
 
         return make_service(self)
+
+    @functools.cached_property
+    def plugins(self) -> Plugins:
+        """docker-machine's plugin binaries on this PATH, each asked for its flags once."""
+        from machine.cli.wiring import make_plugins
+
+        return make_plugins(self)
 
     def say(self, text: str) -> None:
         """An information line, on standard output as docker-machine has it."""

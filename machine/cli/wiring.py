@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+from drivers import registry
 from drivers.errors import DriverError
 from drivers.polling import SystemClock
 from machine.cli.session import Session
@@ -101,6 +102,14 @@ def ssh_connector(session: Session) -> SshConnect:
     return connect
 
 
+def make_plugins(session: Session) -> registry.Plugins:
+    """docker-machine's plugin binaries; what they print is shown as it comes."""
+    from drivers.plugins.finding import Plugins
+
+    path = session.env.get("PATH", "")
+    return Plugins(path, LocalRunner(session.env), session.service_note, session.debug)
+
+
 def make_service(session: Session) -> Service:
     """The use cases over the session's store. Progress is live only on a terminal."""
     live = session.stdout.isatty() and not session.flags.debug
@@ -115,6 +124,7 @@ def make_service(session: Session) -> Service:
         ssh=ssh_connector(session),
         say=progress.note,
         debug=session.debug,
+        plugins=session.plugins,
     )
     session.on_exit(progress.close)
     return Service(session.store, ports, progress)
