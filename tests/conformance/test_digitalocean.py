@@ -69,7 +69,7 @@ class DigitalOceanRig:
 
 
 class TestDigitalOceanFaults(FaultSuite):
-    every = 4
+    every = 3
     creates = ("tags_create", "sshKeys_create", "firewalls_create", "droplets_create")
     reads = ("droplets_get",)
     lab: DoLab

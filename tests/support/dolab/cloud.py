@@ -8,6 +8,7 @@ import ipaddress
 import itertools
 import re
 import threading
+import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Cloud:
         self.lag = Lag()
         self.droplet_limit = droplet_limit
         self.status = "active"
+        self.remaining = 5000  # requests of this hour
+        self.reset = int(time.time()) + 3600
         self.regions = catalogue.regions()
         self.sizes = catalogue.sizes()
         self.images = catalogue.images()
@@ -64,6 +67,12 @@ class Cloud:
         self._numbers = itertools.count(3164444)
 
     # -- account, catalogue
+
+    def count_request(self) -> None:
+        with self.lock:
+            if self.remaining < 1:
+                raise ApiError(429, "too_many_requests", "API Rate limit exceeded.")
+            self.remaining -= 1
 
     def account(self) -> Doc:
         return {

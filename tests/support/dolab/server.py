@@ -4,7 +4,6 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -66,8 +65,6 @@ class DoLab:
         self.faults: list[Fault] = []
         self.asked: list[Asked] = []
         self.most_per_page = _MOST_PER_PAGE
-        self.remaining = 5000  # requests of this hour
-        self.reset = int(time.time()) + 3600
         self._accounts: dict[str, Cloud] = {}
         self._closing = threading.Event()
         self._server = _Server(self)
@@ -86,6 +83,11 @@ class DoLab:
         self._accounts[token] = Cloud(machines)
         return self._accounts[token]
 
+    def account_of(self, authorization: str) -> Cloud | None:
+        """The account that the header's token opens."""
+        kind, _, token = authorization.partition(" ")
+        return self._accounts.get(token) if kind == "Bearer" else None
+
     def close(self) -> None:
         self._closing.set()
         self._server.shutdown()
@@ -100,12 +102,10 @@ class DoLab:
         """(status, document). Raises ApiError."""
         if fault and fault.status:
             raise ApiError(fault.status, "server_error", fault.message)
-        cloud = self._accounts.get(authorization.removeprefix("Bearer "))
-        if cloud is None or not authorization.startswith("Bearer "):
+        cloud = self.account_of(authorization)
+        if cloud is None:
             raise ApiError(401, "unauthorized", "Unable to authenticate you")
-        if self.remaining < 1:
-            raise ApiError(429, "too_many_requests", "API Rate limit exceeded.")
-        self.remaining -= 1
+        cloud.count_request()
         for method, pattern, serve in _ROUTES:
             found = re.fullmatch(pattern, asked.path)
             if found and method == asked.method:
@@ -267,13 +267,14 @@ class _Handler(BaseHTTPRequestHandler):
         return Asked(self.command, path, dict(parse_qsl(parts.query)), body)
 
     def _write(self, status: int, document: Doc | None, headers: dict[str, str]) -> None:
-        lab: DoLab = self.server.lab
+        cloud = self.server.lab.account_of(self.headers.get("Authorization", ""))
         body = b"" if document is None else json.dumps(document).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json; charset=utf-8")
-        self.send_header("ratelimit-limit", "5000")
-        self.send_header("ratelimit-remaining", str(lab.remaining))
-        self.send_header("ratelimit-reset", str(lab.reset))
+        if cloud:
+            self.send_header("ratelimit-limit", "5000")
+            self.send_header("ratelimit-remaining", str(cloud.remaining))
+            self.send_header("ratelimit-reset", str(cloud.reset))
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("content-length", str(len(body)))
