@@ -35,8 +35,8 @@ _KINDS: Final = (
     ("## template: jinja", "jinja2"),
     ("#!", "x-shellscript"),
 )
-# Ours is merged after the user's: lists are joined, and what only the user said stays.
-_MERGE: Final = "list(append)+dict(recurse_array,replace)+str()"
+# How the user's part is merged into ours: lists are joined, and where both set a value ours stays.
+_MERGE: Final = "list(append)+dict(no_replace,recurse_array)+str()"
 _MOUNT_OPTIONS: Final = {
     "9p": "trans=virtio,version=9p2000.L,nofail,_netdev",
     "virtiofs": "nofail",
@@ -119,26 +119,27 @@ def _new_key(kind: str) -> tuple[bytes, str]:
 
 
 def _render(name: str, values: Mapping[str, object]) -> str:
-    """A template of cloud-init/, comments dropped: providers count every byte."""
+    """A template of cloud-init/ without comments (providers count every byte) and empty values."""
     kept = [
         line
         for line in cloud_init(name).splitlines()
         if line == "#cloud-config" or not line.startswith("#")
     ]
     shown = {key: json.dumps(value) for key, value in values.items()}
-    return string.Template("\n".join(kept) + "\n").substitute(shown)
+    text = string.Template("\n".join(kept) + "\n").substitute(shown)
+    return re.sub(r"^ *[a-z_]+: (null|\[\])\n", "", text, flags=re.MULTILINE)
 
 
 def _merged(theirs: bytes, ours: str) -> bytes:
-    """One cloud-config, or a MIME archive of the user's part and ours (cloud-init's "multi-part")."""
+    """One cloud-config, or a MIME archive of ours and the user's part (cloud-init's "multi-part")."""
     if not theirs.strip():
         return ours.encode()
     whole = email.mime.multipart.MIMEMultipart(boundary="===machine===")
-    for text, kind in ((_text(theirs), ""), (ours, "cloud-config")):
-        part = email.mime.text.MIMEText(text, kind or _kind(text), "utf-8")
-        if kind:
-            part["Merge-Type"] = _MERGE
-        whole.attach(part)
+    whole.attach(email.mime.text.MIMEText(ours, "cloud-config", "utf-8"))
+    text = _text(theirs)
+    part = email.mime.text.MIMEText(text, _kind(text), "utf-8")
+    part["Merge-Type"] = _MERGE
+    whole.attach(part)
     return whole.as_bytes()
 
 
