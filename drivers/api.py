@@ -388,7 +388,7 @@ class ListOwned(Protocol):
         """(machine uuid, what it is) of everything that any machine of ours left."""
 
 
-_ABILITIES: tuple[tuple[str, type], ...] = (
+ABILITIES: tuple[tuple[str, type], ...] = (
     ("start/stop", StartStop),
     ("restart", Restart),
     ("kill", Kill),
@@ -402,4 +402,4 @@ _ABILITIES: tuple[tuple[str, type], ...] = (
 
 def abilities(driver: Driver) -> tuple[str, ...]:
     """What the driver can do beyond the compulsory verbs, in the words of `machine drivers`."""
-    return tuple(word for word, protocol in _ABILITIES if isinstance(driver, protocol))
+    return tuple(word for word, protocol in ABILITIES if isinstance(driver, protocol))
