@@ -20,8 +20,11 @@ ANY_HOST: Final = "*"
 
 # Over a unix socket the host means nothing, and clients send whatever they like: nothing,
 # "docker", "localhost", the API version (curl http://v1.43/...), the escaped socket path. A page's
-# own name, which is what DNS rebinding sends, has a dot in it.
-_UNIX_HOST: Final = re.compile(r"[a-z0-9_-]+|v[0-9]+\.[0-9]+|([a-z0-9_-]+\.)+localhost|%2f.*|/.*")
+# own name, which is what DNS rebinding sends, has a dot in it. So has docker.example.com, which the
+# docker client sends over ssh: nobody can have that name.
+_UNIX_HOST: Final = re.compile(
+    r"[a-z0-9_-]+|v[0-9]+\.[0-9]+|([a-z0-9_-]+\.)+localhost|%2f.*|/.*|docker\.example\.com"
+)
 _PORT: Final = re.compile(r":[0-9]{0,5}$")
 
 

@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 
 from machine.provision.onhost.kit import (
+    DOCKER,
+    DOCKER_MARK,
     ETC,
     OPT,
     RUN,
@@ -29,6 +31,7 @@ from machine.provision.onhost.kit import (
     have,
     json_bytes,
     manifest,
+    ours,
     perform,
     remember,
     run,
@@ -95,6 +98,7 @@ def main() -> None:
         changed |= _systemd(plan, restart=changed)
     else:
         changed |= _supervise(plan, restart=changed)
+    _docker()
     _sweep(plan.text("bundle"))
     tell(done=True, changed=changed)
 
@@ -214,6 +218,17 @@ def _systemd(plan: Plan, *, restart: bool) -> bool:
             raise HostError("the agent did not start", _end_of(said or err.details)) from err
     _answers(lambda: run(["systemctl", "status", UNIT.name, "--no-pager", "-n", "20"], check=False))
     return fresh or not active
+
+
+def _docker() -> None:
+    """DOCKER_HOST=ssh://... runs `docker system dial-stdio` on the host.  A docker client that is
+    there answers it itself, and is never touched."""
+    if have("docker") and not ours(DOCKER):
+        return
+    DOCKER.parent.mkdir(parents=True, exist_ok=True)
+    remember("commands", str(DOCKER))
+    script = f'exec {sys.executable} -I {OPT}/agent/agent/dial "$@"\n'
+    write(DOCKER, b"#!/bin/sh\n" + DOCKER_MARK + script.encode(), 0o755)
 
 
 def _supervise(plan: Plan, *, restart: bool) -> bool:

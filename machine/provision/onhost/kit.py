@@ -28,6 +28,8 @@ ETC = Path("/etc/machine")
 OPT = Path("/opt/machine")
 RUN = Path("/run/machine")
 MANIFEST = ETC / "manifest.json"
+DOCKER = Path("/usr/local/bin/docker")
+DOCKER_MARK = b"# of the machine agent: docker system dial-stdio\n"
 
 
 class HostError(Exception):
@@ -155,6 +157,14 @@ def remember(kind: str, *items: str) -> None:
     known = doc.setdefault(kind, [])
     known.extend(item for item in items if item not in known)
     write(MANIFEST, json_bytes(doc), 0o600)
+
+
+def ours(path: Path) -> bool:
+    """Whether it is the small docker command that we have put there."""
+    try:
+        return DOCKER_MARK in path.read_bytes()[:512]
+    except OSError:
+        return False
 
 
 def json_bytes(doc: Mapping[str, object]) -> bytes:

@@ -16,6 +16,7 @@ from machine.provision.onhost.kit import (
     RUN,
     have,
     manifest,
+    ours,
     perform,
     run,
     tell,
@@ -40,6 +41,9 @@ def main() -> None:
     _network()
     tell(step="folders")
     _boot_entries(done)
+    for name in done.get("commands", []):
+        if ours(Path(name)):  # a docker client that was installed over it stays
+            Path(name).unlink()
     for path in (root, RUN, OPT, ETC):
         _remove_tree(path)
     Path("/var/log/machine-agent.log").unlink(missing_ok=True)

@@ -125,6 +125,8 @@ UNIX, TLS = Client(Transport.UNIX), Client(Transport.TLS)
         ("", True, True),
         ("docker", True, False),
         ("api.moby.localhost", True, False),
+        ("docker.example.com", True, False),
+        ("evil.docker.example.com", False, False),
         ("v1.43", True, False),
         ("%2Fvar%2Frun%2Fdocker.sock", True, False),
         ("127.0.0.1", True, True),

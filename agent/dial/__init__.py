@@ -1,0 +1,1 @@
+"""The host end of DOCKER_HOST=ssh://: a program of its own."""
