@@ -30,6 +30,11 @@ def names() -> list[str]:
     return sorted(found | set(_BUILT_IN))
 
 
+def built_in() -> list[str]:
+    """The names of our own drivers, aliases too, as they stand in the documentation."""
+    return list(_BUILT_IN)
+
+
 def plugins(path: str) -> list[str]:
     """Names that only a docker-machine-driver-NAME binary on `path` (a PATH) has, sorted."""
     from drivers.plugins.finding import on_path
