@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Protocol
 
 from machine.errors import printable
@@ -34,6 +35,25 @@ class Progress(Protocol):
 
     def close(self) -> None:
         """The last step has ended, well or not."""
+
+
+class StepTimes:
+    """Where the time of a long command went, in one line."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._began = self._last = monotonic()
+        self._took: list[tuple[str, float]] = []
+
+    def ended(self, what: str) -> None:
+        """The step `what` took all the time since the one before it."""
+        now = self._monotonic()
+        self._took.append((what, now - self._last))
+        self._last = now
+
+    def line(self) -> str:
+        steps = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in self._took)
+        return f"{self._last - self._began:.1f} s: {steps}"
 
 
 class PlainProgress:

@@ -26,7 +26,7 @@ from machine.installer import AskVersion, Installer
 from machine.journal import Step
 from machine.lifecycle import ALREADY, Action, Event, decide
 from machine.model import AuthFiles, EngineOptions, MachineRecord, Phase
-from machine.progress import SUBJECT, Progress
+from machine.progress import SUBJECT, Progress, StepTimes
 from machine.store import Store
 from machine.store.names import check_new_name
 from machine.transport.api import Transport
@@ -136,6 +136,7 @@ class Service:
         self, record: MachineRecord, request: CreateRequest, *, resumed: bool
     ) -> MachineRecord:
         driver = self.hosts.driver(record)
+        times = StepTimes(self._ports.clock.monotonic)
         self._progress.phase("Creating machine...")
         record = self._doing(record, Step.HOST)
         with driver_errors("Error creating machine"):
@@ -149,6 +150,7 @@ class Service:
             address = driver.address(ctx)
         record = self._done(via_of(record, address), Step.HOST)
         self.hosts.seed_keys(record, address)
+        times.ended("making the host")
         record = self._doing(record, Step.CONNECT)
         boot = 0.0 if driver.adopts and not resumed else BOOT_TIMEOUT
         if boot:
@@ -158,15 +160,22 @@ class Service:
         with self._dropped_unless_touched(record, adopted=driver.adopts and not resumed):
             self._progress.phase("Waiting for SSH to be available...")
             with self.hosts.connected(record, boot_seconds=boot) as transport:
+                times.ended("until SSH answered")
                 if not driver.adopts:
                     self._await_first_boot(record, transport)
+                    times.ended("rest of the first boot")
                 self._progress.phase("Detecting operating system of created instance...")
                 facts = self._installer.look(transport)
                 plan = self._installer.plan(record, facts, take_over=request.take_over)
                 record = self._doing(self._done(record, Step.CONNECT), Step.PROVISION)
                 record = self._installer.install(record, transport, facts, plan)
                 record = self._done(record, Step.PROVISION)
-        return self._finish(self._installer.verify(self._doing(record, Step.VERIFY)))
+                times.ended("installing the agent")
+        record = self._finish(self._installer.verify(self._doing(record, Step.VERIFY)))
+        times.ended("until the engine answered")
+        if not driver.adopts:
+            self._progress.note(f"({record.name}) Created in {times.line()}")
+        return record
 
     def _await_first_boot(self, record: MachineRecord, transport: Transport) -> None:
         """What cloud-init could not do is told; provisioning finds out whether it matters."""
