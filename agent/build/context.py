@@ -114,7 +114,7 @@ def load(
         if not request.remote:
             unpack(body.read, root, folder, gone)
         elif git:
-            subfolder = gitcontext.fetch(request.remote, folder)
+            subfolder = gitcontext.fetch(request.remote, folder, gone)
         else:
             alone = _download(request, layers, root, folder, gone)
         if subfolder:

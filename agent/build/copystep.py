@@ -7,6 +7,7 @@ import hashlib
 import os
 import posixpath
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
@@ -294,7 +295,7 @@ def _fetch(stage: StageState, one: Copy, remote: Sequence[str]) -> str:
         if word.startswith(_URL) and not urlsplit(word).path.endswith(".git"):
             _download(stage, one, word, folder)
         else:
-            _clone(word, folder, keep=one.flags.get("keep-git-dir") == "true")
+            _clone(stage, one, word, folder)
     for inline in one.inline:
         _write(stage, inline, folder)
     return folder
@@ -341,13 +342,29 @@ def _download(stage: StageState, one: Copy, url: str, folder: str) -> None:
     os.utime(path, ns=(stamp, stamp))
 
 
-def _clone(word: str, folder: str, *, keep: bool) -> None:
-    """A git source: its files; `keep` would keep .git, which a shallow fetch does not serve."""
-    if keep:
-        raise invalid("ADD --keep-git-dir is not supported")
+def _clone(stage: StageState, one: Copy, word: str, folder: str) -> None:
+    """A git source: its files, or those of the folder that it names."""
     name = posixpath.basename(urlsplit(word.partition("#")[0]).path).removesuffix(".git") or "git"
-    inner = os.path.join(folder, name)
-    os.mkdir(inner, 0o755)
-    below = gitcontext.fetch(word, inner)
-    if below:
-        raise invalid("ADD of a folder of a git repository is not supported")
+    stage.build.say("Cloning\n")
+    with tempfile.TemporaryDirectory(dir=stage.build.home) as temporary:
+        cloned = os.path.join(temporary, "git")
+        os.mkdir(cloned, 0o755)
+        keep = one.flags.get("keep-git-dir", "false") not in ("false", "0")
+        commit = stage.word(one.flags.get("checksum", ""))
+        below = gitcontext.fetch(word, cloned, stage.build.gone, keep=keep, commit=commit)
+        while os.path.lexists(os.path.join(folder, name)):
+            name += "_"  # only its contents are copied
+        os.rename(_below(cloned, below) if below else cloned, os.path.join(folder, name))
+
+
+def _below(folder: str, path: str) -> str:
+    """A folder of a clone, its links followed inside the clone only."""
+    try:
+        with _opened(folder) as root:
+            fd = openat.open_in_root(root, os.fsencode(path), openat.DIRECTORY)
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise invalid(f"ADD failed: the git repository has no folder {path[:100]!r}") from error

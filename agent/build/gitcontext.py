@@ -7,16 +7,27 @@ and the system's configuration are not used.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
 
-from agent.errors import invalid
+from agent.engine.building import Gone
+from agent.errors import EngineError, Kind, cancelled, invalid, no_space
 from agent.host import process
 
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]{0,250}")
 _URL = re.compile(r"(?:https?|git|ssh)://[A-Za-z0-9\[][^\s\x00-\x1f\\]{0,2000}")
 _SCP = re.compile(r"git@([A-Za-z0-9][A-Za-z0-9.-]*):([A-Za-z0-9][^\s\x00-\x1f\\]{0,1000})")
-_TIMEOUT = 600.0
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_TIMEOUT = 600.0  # seconds for one step of it
+_TICK = 0.1
+_SAID = 4096  # bytes of git's own words in an error
+_RESERVE = 256 << 20  # bytes left free on the file system
 _ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
@@ -53,21 +64,84 @@ def parse(remote: str) -> tuple[str, str, str]:
     return url, ref, folder.strip("/")
 
 
-def fetch(remote: str, folder: str) -> str:
-    """Clone into `folder`; the folder inside it that is the context."""
+def fetch(remote: str, folder: str, gone: Gone, *, keep: bool = False, commit: str = "") -> str:
+    """Clone into `folder` (empty, ours); the folder inside it that the URL names.
+
+    `keep`: leave .git there.  `commit`: what must have come, or a prefix of it.  INVALID, NO_SPACE,
+    CANCELLED as soon as the client has gone.
+    """
     url, ref, below = parse(remote)
     if shutil.which("git", path=_ENVIRONMENT["PATH"]) is None:
         raise invalid("building from a git repository needs the git program on this host")
-    base = ["git", *_CONFIG, "-C", folder]
-    try:
-        for words in (
-            ["init", "--quiet"],
-            ["fetch", "--quiet", "--depth", "1", "--no-tags", "--", url, ref or "HEAD"],
-            ["checkout", "--quiet", "--force", "FETCH_HEAD"],
-            ["submodule", "--quiet", "update", "--init", "--recursive", "--depth", "1"],
-        ):
-            process.run([*base, *words], env=_ENVIRONMENT, timeout=_TIMEOUT)
-    except process.ProcessError as error:
-        raise invalid(f"failed to fetch the git context: {error}") from error
-    shutil.rmtree(f"{folder}/.git", ignore_errors=True)
+    if commit and not _COMMIT.fullmatch(commit):
+        raise invalid(f"invalid git checksum {commit[:100]!r}: a commit's hash is needed")
+    git = _Git(folder, gone)
+    git.run("init", "--quiet")
+    _download(git, url, ref)
+    git.run("checkout", "--quiet", "--force", "FETCH_HEAD")
+    if commit and not git.run("rev-parse", "HEAD").startswith(commit):
+        raise invalid(f"ADD failed: the commit is not {commit}")
+    git.run("submodule", "--quiet", "update", "--init", "--recursive", "--depth", "1")
+    if not keep:
+        shutil.rmtree(f"{folder}/.git", ignore_errors=True)
     return below
+
+
+class GitError(EngineError):
+    """The program said no; INVALID for the client."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(Kind.INVALID, f"failed to fetch the git repository: {said}")
+
+
+def _download(git: _Git, url: str, ref: str) -> None:
+    only = ("fetch", "--quiet", "--depth", "1", "--no-tags", "--", url)
+    try:
+        git.run(*only, ref or "HEAD")
+    except GitError:
+        if not _COMMIT.fullmatch(ref):
+            raise
+        # Most servers give names only: then all branches, and the commit out of them.
+        git.run("fetch", "--quiet", "--no-tags", "--", url, "+refs/heads/*:refs/remotes/origin/*")
+        (git.folder / ".git" / "FETCH_HEAD").write_text(git.run("rev-parse", f"{ref}^{{commit}}"))
+
+
+class _Git:
+    """The program in one folder; a failure is told with git's own words."""
+
+    def __init__(self, folder: str, gone: Gone) -> None:
+        self.folder = Path(folder)
+        self._gone = gone
+
+    def run(self, *words: str) -> str:
+        """Its output.  INVALID when it fails."""
+        argv = ["git", *_CONFIG, "-C", str(self.folder), *words]
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            child = process.spawn(argv, fds={1: out.fileno(), 2: err.fileno()}, env=_ENVIRONMENT)
+            try:
+                code = self._wait(child)
+            finally:
+                if child.poll() is None:
+                    with suppress(ProcessLookupError):
+                        os.killpg(child.pid, signal.SIGKILL)  # its own group: helpers too
+                    child.wait()
+                child.close()
+            err.seek(0)
+            if code != 0:
+                raise GitError(err.read(_SAID).decode("utf-8", "replace").strip())
+            out.seek(0)
+            return out.read(_SAID).decode("utf-8", "replace").strip()
+
+    def _wait(self, child: process.Child) -> int:
+        deadline = time.monotonic() + _TIMEOUT
+        while True:
+            try:
+                return child.wait(_TICK)
+            except process.ProcessTimeoutError:
+                if self._gone():
+                    raise cancelled("the build was cancelled: the client has gone") from None
+                space = os.statvfs(self.folder)
+                if space.f_bavail * space.f_frsize < _RESERVE:
+                    raise no_space("no space left on device for the git repository") from None
+                if time.monotonic() > deadline:
+                    raise invalid("failed to fetch the git repository: it takes too long") from None

@@ -36,13 +36,14 @@ class SearchHit:
 @dataclass(frozen=True)
 class ImportRequest:
     """POST /images/create?fromSrc: `repo` "" = no name; `config_document` is
-    the image's `config` as the changes make it."""
+    the image's `config` as the changes make it; `url` "" = the tar is the body."""
 
     repo: str
     tag: str
     message: str
     platform: str
     config_document: Mapping[str, object]
+    url: str = ""
 
 
 @dataclass(frozen=True)

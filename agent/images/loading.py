@@ -153,7 +153,7 @@ class Loader:
             tags.append((request.repo, request.tag))
         staged = self._disk.stage_layer()
         try:
-            report = self._unpack(staged, read)
+            report = self._unpack(staged, read, request.url)
         except BaseException:
             self._disk.discard(staged)
             raise
@@ -167,13 +167,16 @@ class Loader:
         self._say(Progress(found.id))
         return found
 
-    def _unpack(self, staged: str, read: Read) -> Unpacked:
+    def _unpack(self, staged: str, read: Read, url: str) -> Unpacked:
         space = os.statvfs(staged)
         # Its compressed size is not known: what may come of it is bounded by the disk alone.
         worker = Worker(staged, "", space.f_bavail * space.f_frsize, self._limits)
         try:
             with self._cancel.on_cancel(worker.kill):
                 try:
+                    if url:
+                        self._say(Progress(f"Downloading from {url}"))
+                        self._builds.download(url, worker.feed, lambda: self._cancel.requested)
                     while piece := read(_PIECE):
                         self._cancel.check()
                         worker.feed(piece)

@@ -15,7 +15,7 @@ from agent.api.streams import PullLines
 from agent.engine.model import Image, Progress
 from agent.engine.transfers import ImportRequest
 from agent.errors import invalid
-from agent.wire.http import Answer, BlockingStream, json_reply
+from agent.wire.http import Answer, BlockingStream, json_reply, printable
 
 TAR: Final = "application/x-tar"
 _PRUNE_KEYS: Final = frozenset({"dangling", "label", "label!", "until"})
@@ -70,21 +70,19 @@ def load(api: Api, call: Call) -> Answer:
 
 
 def import_tree(api: Api, call: Call) -> Answer:
-    """POST /images/create?fromSrc=-: the body is a file system's tar."""
+    """POST /images/create?fromSrc=-: the body is a file system's tar, or it is to be downloaded."""
     query = call.query
-    if query.get("fromSrc") != "-":
-        raise invalid(
-            "importing from a URL is not supported: download it and use `docker import FILE`"
-        )
+    source = query.get("fromSrc")
     repo, tag = query.get("repo"), query.get("tag")
     if repo and not tag and ":" in repo.rpartition("/")[2]:
         repo, _, tag = repo.rpartition(":")
     request = ImportRequest(
         repo=repo,
         tag=tag or ("latest" if repo else ""),
-        message=query.get("message") or "Imported from -",
+        message=query.get("message") or f"Imported from {printable(source)}",
         platform=query.get("platform"),
         config_document=applied(query.all("changes")),
+        url="" if source == "-" else _import_url(source),
     )
 
     def run(progress: Callable[[Progress], None], gone: Callable[[], bool]) -> object:
@@ -93,6 +91,14 @@ def import_tree(api: Api, call: Call) -> Answer:
         )
 
     return BlockingStream(PullLines(run, call.body.gone))
+
+
+def _import_url(source: str) -> str:
+    """A URL as it is, and what has no scheme as a host's, as docker takes it."""
+    url = source if "://" in source else f"http://{source}"
+    if not url.startswith(("http://", "https://")):
+        raise invalid(f"importing from {printable(url[:200])} is not possible: http or https only")
+    return url
 
 
 def prune(api: Api, call: Call) -> Answer:

@@ -516,6 +516,20 @@ def test_case_079_endless_body(engine: Engine, web: str) -> None:
     wait_until(lambda: engine.leftovers() == before, 5, "nothing of the build is left")
 
 
+def test_import_from_a_url(engine: Engine, web: str) -> None:
+    status, raw = engine.ask(
+        "POST", "/images/create", b"", fromSrc=f"{web}/c.tgz", repo="by", tag="url", changes="CMD x"
+    )
+    assert status == 200
+    assert f"Downloading from {web}/c.tgz".encode() in raw
+    found = engine.inspect("by:url")
+    assert found["Comment"] == f"Imported from {web}/c.tgz"
+    assert found["Config"]["Cmd"] == ["/bin/sh", "-c", "x"]
+    for url, says in (("http://127.0.0.1:8077/c.tgz", b"private address"), (f"{web}/no", b"404")):
+        assert says in engine.ask("POST", "/images/create", b"", fromSrc=url, repo="no")[1]
+    assert engine.ask("GET", "/images/no/json")[0] == 404
+
+
 def test_remote_contexts(engine: Engine, web: str) -> None:
     for path, says in (("/c.tgz", "remote context\n"), ("/text", "text\n")):
         status, raw = engine.ask("POST", "/build", b"", remote=web + path, nocache=1)

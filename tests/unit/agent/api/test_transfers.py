@@ -107,8 +107,13 @@ def test_import(ask: Ask, backend: FakeBackend) -> None:
     assert (request.repo, request.tag, request.message) == ("a/b", "2", "m")  # type: ignore[attr-defined]
     config = request.config_document  # type: ignore[attr-defined]
     assert config == {"Cmd": ["/bin/sh", "-c", "x"], "Env": ["a=b"]}
-    with pytest.raises(EngineError, match="URL"):
-        ask("POST", "/images/create?fromSrc=http://x/")
+    assert request.url == ""  # type: ignore[attr-defined]
+    for source, url in (("http://x/y", "http://x/y"), ("x/y.tgz", "http://x/y.tgz")):
+        with pytest.raises(EngineError, match="no image in this fake"):
+            list(lines(ask("POST", f"/images/create?fromSrc={source}")))
+        assert backend.transfers.calls[-1][1].url == url  # type: ignore[attr-defined]
+    with pytest.raises(EngineError, match="http or https only"):
+        ask("POST", "/images/create?fromSrc=file:///etc/passwd")
 
 
 def test_pull_of_all_tags(ask: Ask, backend: FakeBackend) -> None:

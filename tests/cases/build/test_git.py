@@ -1,0 +1,221 @@
+"""Git repositories as contexts and as sources of ADD, from real servers (security.md case 73)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.cases.build.engine import PRIVATE, Built, Engine, UnixConnection, tar
+from tests.lab.waiting import wait_until
+
+# git's own CGI program below a small server; /stall never answers.
+SERVER = """
+import http.server, os, subprocess, sys, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path.startswith("/stall"):
+            threading.Event().wait()
+        path, _, query = self.path.partition("?")
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(size)
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while (length := int(self.rfile.readline(), 16)):
+                body += self.rfile.read(length); self.rfile.readline()
+        env = {"PATH": "/usr/bin:/bin", "GIT_PROJECT_ROOT": ROOT, "GIT_HTTP_EXPORT_ALL": "1",
+               "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": self.command,
+               "CONTENT_TYPE": self.headers.get("Content-Type") or "", "CONTENT_LENGTH": str(len(body)),
+               "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding") or "",
+               "GIT_PROTOCOL": self.headers.get("Git-Protocol") or "", "HOME": ROOT}
+        done = subprocess.run(["/usr/lib/git-core/git-http-backend"], input=body,
+                              capture_output=True, env=env)
+        head, _, rest = done.stdout.partition(b"\\r\\n\\r\\n")
+        fields = dict(line.split(": ", 1) for line in head.decode().splitlines())
+        self.send_response(int(fields.pop("Status", "200").split()[0]))
+        for name, value in fields.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest)
+    do_POST = do_GET
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("0.0.0.0", 8078), Handler)
+print("ready", flush=True)
+server.serve_forever()
+"""
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid"]
+    done = subprocess.run(
+        ["git", *identity, "-c", "protocol.file.allow=always", "-C", str(folder), *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class Repository:
+    """Two commits, a tag, a branch, a folder, and links that lead out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        work = root / "a.git"
+        work.mkdir()
+        git(work, "init", "--quiet", "--initial-branch=main")
+        (work / "Dockerfile").write_text("FROM busybox\nCOPY . /got\nRUN cat /got/file\n")
+        (work / "file").write_text("first commit\n")
+        (work / "sub").mkdir()
+        (work / "sub" / "Dockerfile").write_text("FROM busybox\nRUN echo folder of it\n")
+        (work / "sub" / "inner").write_text("inner\n")
+        (work / "out").symlink_to("/etc")
+        self.first = self.commit(work, "first")
+        git(work, "tag", "v1")
+        (work / "file").write_text("second commit\n")
+        self.second = self.commit(work, "second")
+        git(work, "checkout", "--quiet", "-b", "side")
+        (work / "file").write_text("side branch\n")
+        self.commit(work, "side")
+        git(work, "checkout", "--quiet", "main")
+        hostile = root / "h.git"
+        hostile.mkdir()
+        git(hostile, "init", "--quiet", "--initial-branch=main")
+        git(hostile, "submodule", "--quiet", "add", f"file://{work}", "module")
+        self.commit(hostile, "a submodule by file URL")
+
+    def commit(self, work: Path, text: str) -> str:
+        git(work, "add", "--all")
+        git(work, "commit", "--quiet", "-m", text)
+        return git(work, "rev-parse", "HEAD")
+
+
+@pytest.fixture(scope="module", name="repository")
+def _repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return Repository(tmp_path_factory.mktemp("git"))
+
+
+@pytest.fixture(scope="module", name="url")
+def _url(engine: Engine, repository: Repository) -> Iterator[str]:
+    server = engine.serve(f"ROOT = {str(repository.root)!r}\n{SERVER}")
+    try:
+        yield f"http://{PRIVATE}:8078"
+    finally:
+        server.kill()
+        server.wait()
+        assert server.stdout is not None
+        server.stdout.close()
+
+
+def context(engine: Engine, remote: str) -> Built:
+    return Built(*engine.ask("POST", "/build", b"", remote=remote, nocache=1))
+
+
+@pytest.mark.parametrize(
+    ("fragment", "says"),
+    [
+        ("", "second commit\n"),
+        ("#main", "second commit\n"),
+        ("#v1", "first commit\n"),
+        ("#side", "side branch\n"),
+        ("#{first}", "first commit\n"),
+        ("#main:sub", "folder of it\n"),
+        ("#:sub", "folder of it\n"),
+    ],
+)
+def test_contexts(
+    engine: Engine, url: str, repository: Repository, fragment: str, says: str
+) -> None:
+    said = context(engine, f"{url}/a.git{fragment.format(first=repository.first)}")
+    assert said.error == "", said.lines
+    assert says in said.text
+
+
+def test_git_protocol(engine: Engine, repository: Repository) -> None:
+    inside = ["nsenter", f"--net=/run/netns/{engine.namespace}"]
+    words = ["git", "daemon", "--export-all", f"--base-path={repository.root}"]
+    words += [f"--listen={PRIVATE}", "--reuseaddr"]
+    daemon = subprocess.Popen([*inside, *words], stderr=subprocess.DEVNULL)
+    try:
+        ask = [*inside, "git", "ls-remote", f"git://{PRIVATE}/a.git"]
+
+        def answers() -> bool:
+            return subprocess.run(ask, capture_output=True).returncode == 0
+
+        wait_until(answers, 10, "git daemon answers")
+        assert "second commit\n" in context(engine, f"git://{PRIVATE}/a.git").text
+    finally:
+        daemon.terminate()
+        daemon.wait()
+
+
+@pytest.mark.parametrize(
+    ("remote", "says"),
+    [
+        ("{url}/no.git", "failed to fetch the git repository"),
+        ("{url}/a.git#nosuch", "failed to fetch the git repository"),
+        ("{url}/a.git#:nosuch", "path not found"),
+        ("{url}/a.git#:out", "path not found"),
+        ("{url}/a.git#" + "0" * 40, "failed to fetch the git repository"),
+    ],
+)
+def test_what_is_not_there(engine: Engine, url: str, remote: str, says: str) -> None:
+    said = context(engine, remote.format(url=url))
+    assert says in said.error, said.lines
+    assert "root:" not in str(said.lines)
+
+
+def test_case_073_submodules_by_file_are_refused(engine: Engine, url: str) -> None:
+    said = context(engine, f"{url}/h.git")
+    assert "'file' not allowed" in said.error, said.lines
+
+
+def test_add(engine: Engine, url: str, repository: Repository) -> None:
+    said = engine.build(
+        f"FROM busybox\nADD {url}/a.git /whole/\nADD {url}/a.git#v1 /tag/\n"
+        f"ADD {url}/a.git#main:sub /part/\nADD --keep-git-dir=true {url}/a.git /kept/\n"
+        f"ADD --checksum={repository.second} {url}/a.git#main /sum/\n"
+        "RUN cat /whole/file /tag/file /part/inner /sum/file; ls -d /*/.git\n"
+    )
+    assert said.error == "", said.lines
+    assert "second commit\nfirst commit\ninner\nsecond commit\n/kept/.git\n" in said.text
+    wrong = engine.build(f"FROM scratch\nADD --checksum={'0' * 40} {url}/a.git /x/\n")
+    assert "the commit is not 000" in wrong.error
+    assert "no folder 'out'" in engine.build(f"FROM scratch\nADD {url}/a.git#:out /x/\n").error
+
+
+def test_add_uses_the_cache(engine: Engine, url: str) -> None:
+    text = f"FROM busybox\nADD {url}/a.git#v1 /cached/\nRUN echo after\n"
+    engine.build(text)
+    assert engine.build(text).text.count("Using cache") == 2
+
+
+@pytest.mark.parametrize("how", ["context", "add"])
+def test_case_076_a_client_goes_while_git_works(engine: Engine, url: str, how: str) -> None:
+    before = engine.leftovers()
+    stall = f"{url}/stall.git"
+    query = urlencode({"remote": stall if how == "context" else "", "nocache": 1})
+    body = tar({"Dockerfile": f"FROM scratch\nADD {stall} /x\n"}) if how == "add" else b""
+    client = UnixConnection(engine.socket)
+    client.request("POST", f"/v1.51/build?{query}", body, {"Content-Type": "application/x-tar"})
+    wait_until(lambda: stall in running(), 10, "git has begun")
+    client.close()
+    wait_until(lambda: engine.leftovers() == before, 5, "nothing of the build is left")
+    wait_until(lambda: stall not in running(), 5, "git has ended")
+
+
+def running() -> str:
+    """The command lines of all programs."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                found.append(Path("/proc", name, "cmdline").read_bytes())
+            except OSError:
+                continue  # it has ended
+    return b" ".join(found).decode(errors="replace").replace("\0", " ")
