@@ -71,6 +71,7 @@ def main() -> int:
     engines = []
     try:
         mirror = lab.registry().url
+        os.environ.setdefault("BENCH_DOCKER", str(lab.docker_cli()))
         engines = [ours(lab, mirror), YARDSTICKS[options.docker](lab, mirror)]
         floor = floor_of(lab.host("floor", "plain"))
         return _finish(engines, wanted, options, floor)

@@ -35,13 +35,19 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _archive(name: str) -> bytes:
-    """A docker archive of one layer, never the same twice; half of it does not compress."""
-    noise = random.Random(os.urandom(8))
+def _layer(noise: random.Random, files: int) -> bytes:
     half = _SIZE // 2
     words = b" ".join(noise.randbytes(6).hex().encode() for _ in range(200))
     text = (words * (half // len(words) + 1))[:half]
-    layer = _tar({f"srv/{n}": noise.randbytes(half) + text for n in range(_FILES)})
+    return _tar({f"srv/{n}": noise.randbytes(half) + text for n in range(files)})
+
+
+def _archive(name: str, layers: int = 1) -> bytes:
+    """A docker archive of 100 MB (200 MB in several layers), never the same twice; half of it
+    does not compress."""
+    noise = random.Random(os.urandom(8))
+    files = _FILES if layers == 1 else 2 * _FILES // layers
+    made = [_layer(noise, files) for _ in range(layers)]
     config = json.dumps(
         {
             "architecture": "amd64",
@@ -49,13 +55,14 @@ def _archive(name: str) -> bytes:
             "config": {"Cmd": ["true"]},
             "rootfs": {
                 "type": "layers",
-                "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"],
+                "diff_ids": [f"sha256:{hashlib.sha256(one).hexdigest()}" for one in made],
             },
         }
     ).encode()
     path = f"{hashlib.sha256(config).hexdigest()}.json"
-    entry = {"Config": path, "RepoTags": [name], "Layers": ["layer.tar"]}
-    return _tar({path: config, "layer.tar": layer, "manifest.json": json.dumps([entry]).encode()})
+    named = {f"layer{number}.tar": one for number, one in enumerate(made)}
+    entry = {"Config": path, "RepoTags": [name], "Layers": list(named)}
+    return _tar({path: config, **named, "manifest.json": json.dumps([entry]).encode()})
 
 
 def _load(api: Api, body: bytes) -> float:
@@ -93,24 +100,38 @@ def save_large(engine: Engine, api: Api) -> float:
     return spent if size > _FILES * _SIZE else math.nan
 
 
-def push_large(engine: Engine, api: Api) -> float:
-    """To the registry whose mirror the engine uses."""
+def _repository(api: Api, name: str) -> str:
+    """A new one in the registry whose mirror the engine uses; "" = it uses none."""
     info = api.send("GET", "/info")
     mirrors = info["RegistryConfig"]["Mirrors"] if isinstance(info, dict) else []
     if not mirrors:
+        return ""
+    return f"{urlsplit(mirrors[0]).netloc}/bench/{name}{os.getpid()}-{next(_NUMBERS)}"
+
+
+def push_large(engine: Engine, api: Api) -> float:
+    repository = _repository(api, "push")
+    if not repository:
         return math.nan
-    repository = f"{urlsplit(mirrors[0]).netloc}/bench/push{os.getpid()}-{next(_NUMBERS)}"
     _load(api, _archive(f"{repository}:1"))
     start = time.perf_counter()
-    said = b"".join(_push(api, repository))
+    _push(api, repository)
     spent = time.perf_counter() - start
     api.raw("DELETE", f"/images/{repository}:1", force=1)
-    if b'"error"' in said:
-        raise ApiError(said[-500:].decode(errors="replace"))
     return spent
 
 
-def _push(api: Api, repository: str) -> list[bytes]:
+def pushed(api: Api, name: str, layers: int) -> str:
+    """A new image of 200 MB in the registry, and no longer in the engine; "" = no registry."""
+    repository = _repository(api, name)
+    if repository:
+        _load(api, _archive(f"{repository}:1", layers))
+        _push(api, repository)
+        api.raw("DELETE", f"/images/{repository}:1", force=1)
+    return repository and f"{repository}:1"
+
+
+def _push(api: Api, repository: str) -> None:
     connection = http.client.HTTPConnection("docker")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(300)
@@ -118,11 +139,10 @@ def _push(api: Api, repository: str) -> list[bytes]:
     headers = {"X-Registry-Auth": "e30="}
     connection.request("POST", f"/v1.41/images/{repository}/push?tag=1", None, headers)
     answer = connection.getresponse()
-    found = [answer.read()]
+    said = answer.read()
     connection.close()
-    if answer.status != 200:
-        raise ApiError(found[0][:300].decode(errors="replace"))
-    return found
+    if answer.status != 200 or b'"error"' in said:
+        raise ApiError(said[-500:].decode(errors="replace"))
 
 
 def remove_layers(engine: Engine, api: Api) -> float:

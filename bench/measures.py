@@ -16,6 +16,22 @@ from bench.builds import copy_large, ten_steps_cached, ten_steps_cold
 from bench.client import Api, ApiError, create, pull
 from bench.copies import copy_large_in, copy_large_out, copy_many_in, copy_many_out
 from bench.engines import Engine
+from bench.latency import (
+    event_after_rename,
+    log_follow,
+    loopback_connect,
+    ping_many,
+    ping_one,
+    run_by_client,
+)
+from bench.resources import (
+    container_memory,
+    idle_memory,
+    pull_memory,
+    removed,
+    start_up,
+    start_up_full,
+)
 
 Work = Callable[[Engine, Api], float]
 
@@ -35,10 +51,6 @@ def _timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def ping(engine: Engine, api: Api) -> float:
-    return _timed(lambda: [api.raw("GET", "/_ping") for _ in range(100)]) / 100
 
 
 def run_whole(engine: Engine, api: Api) -> float:
@@ -84,7 +96,7 @@ def start_serial(engine: Engine, api: Api) -> float:
             api.raw("POST", f"/containers/{made[-1]}/start")
 
     spent = _timed(work) / 10
-    _remove(engine, made)
+    removed(engine, made)
     return spent
 
 
@@ -102,18 +114,8 @@ def start_parallel(engine: Engine, api: Api) -> float:
         start = time.perf_counter()
         made = list(pool.map(one, range(10)))
         spent = (time.perf_counter() - start) / 10
-    _remove(engine, made)
+    removed(engine, made)
     return spent
-
-
-def _remove(engine: Engine, containers: list[str]) -> None:
-    def one(container: str) -> None:
-        api = engine.api()
-        api.raw("DELETE", f"/containers/{container}", force=1)
-        api.close()
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(one, containers))
 
 
 class Running:
@@ -128,7 +130,7 @@ class Running:
         return self.id
 
     def __exit__(self, *_: object) -> None:
-        _remove(self._engine, [self.id])
+        removed(self._engine, [self.id])
 
 
 def exec_true(engine: Engine, api: Api) -> float:
@@ -168,7 +170,7 @@ def listing(count: int) -> Work:
     def work(engine: Engine, api: Api) -> float:
         made = [create(api, ["true"]) for _ in range(count)]
         spent = _timed(lambda: [api.raw("GET", "/containers/json", all=1) for _ in range(10)]) / 10
-        _remove(engine, made)
+        removed(engine, made)
         return spent
 
     return work
@@ -187,7 +189,7 @@ def pull_of(image: str, tag: str) -> Work:
     return work
 
 
-LINES = 200_000
+LINES = 1_000_000
 
 
 def write_logs(engine: Engine, api: Api) -> float:
@@ -198,7 +200,7 @@ def write_logs(engine: Engine, api: Api) -> float:
     api.raw("POST", f"/containers/{container}/start")
     api.raw("POST", f"/containers/{container}/wait")
     spent = time.perf_counter() - start
-    _remove(engine, [container])
+    removed(engine, [container])
     return LINES / spent
 
 
@@ -211,7 +213,7 @@ def read_logs(engine: Engine, api: Api) -> float:
     start = time.perf_counter()
     size = sum(len(chunk) for chunk in api.stream(f"/containers/{container}/logs", stdout=1))
     spent = time.perf_counter() - start
-    _remove(engine, [container])
+    removed(engine, [container])
     return size / spent / 1e6
 
 
@@ -244,43 +246,16 @@ def _connect(host: str, port: int) -> socket.socket:
             time.sleep(0.01)
 
 
-def idle_memory(engine: Engine, api: Api) -> float:
-    """MiB of the engine's own processes with nothing running."""
-    value = engine.pss()
-    return math.nan if value is None else value / (1 << 20)
-
-
-def container_memory(engine: Engine, api: Api) -> float:
-    """MiB that each of ten running containers adds to the engine's own processes."""
-    before = engine.pss()
-    if before is None:
-        return math.nan
-    made = []
-    for _ in range(10):
-        made.append(create(api, ["sleep", "600"]))
-        api.raw("POST", f"/containers/{made[-1]}/start")
-    after = engine.pss() or 0
-    _remove(engine, made)
-    return (after - before) / 10 / (1 << 20)
-
-
-def start_up(engine: Engine, api: Api) -> float:
-    """Seconds from the program's start to its first ping, after an orderly stop."""
-    if engine.start is None or engine.stop is None:
-        return math.nan
-    api.close()
-    engine.stop()
-    return _timed(engine.start)
-
-
 MEASURES: tuple[Measure, ...] = (
     Measure("memory idle (PSS)", idle_memory, "MiB", rounds=3),
-    Measure("ping", ping),
+    Measure("ping, one connection", ping_one, "/s", "higher", 5),
+    Measure("ping, 16 connections", ping_many, "/s", "higher", 5),
     Measure("run: create+start+wait+remove", run_whole, rounds=15),
     Measure("  create", _phase("create"), rounds=5),
     Measure("  start", _phase("start"), rounds=5),
     Measure("  wait", _phase("wait"), rounds=5),
     Measure("  remove", _phase("remove"), rounds=5),
+    Measure("docker run --rm by the client", run_by_client),
     Measure("create+start, one by one (each)", start_serial, rounds=3),
     Measure("create+start, ten at once (each)", start_parallel, rounds=3),
     Measure("exec to end of output", exec_true, rounds=5),
@@ -299,7 +274,10 @@ MEASURES: tuple[Measure, ...] = (
     Measure("build of ten steps, cold", ten_steps_cold, rounds=5),
     Measure("build of ten steps, cached", ten_steps_cached, rounds=5),
     Measure("build with a COPY of 50 MB", copy_large, rounds=5),
-    Measure("log lines written", write_logs, "lines/s", "higher", 3),
+    Measure("event after rename", event_after_rename, rounds=3),
+    Measure("logs -f, from write to client", log_follow, rounds=3),
+    Measure("connect to a port of 127.0.0.1", loopback_connect, rounds=3),
+    Measure("1,000,000 log lines written", write_logs, "lines/s", "higher", 3),
     Measure("GET logs", read_logs, "MB/s", "higher", 3),
     Measure("copy 100 MB in", copy_large_in, rounds=5),
     Measure("copy 100 MB out", copy_large_out, rounds=5),
@@ -307,5 +285,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("copy 2,000 files out", copy_many_out, rounds=5),
     Measure("published port", port_throughput, "MB/s", "higher", 3),
     Measure("memory a container (PSS)", container_memory, "MiB", rounds=2),
-    Measure("start to first ping", start_up, rounds=3),
+    Measure("memory above idle, pull of 200 MB", pull_memory, "MiB", rounds=3),
+    Measure("start to first ping, empty", start_up, rounds=5),
+    Measure("start to first ping, 120 containers", start_up_full, rounds=3),
 )
