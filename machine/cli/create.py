@@ -64,6 +64,11 @@ def _shared() -> list[click.Parameter]:
         click.Option(
             ["--take-over"], is_flag=True, help="Make a host that is another store's machine yours"
         ),
+        click.Option(
+            ["--allow-imds"],
+            is_flag=True,
+            help="Let containers reach the cloud's metadata service (the host's credentials)",
+        ),
         *(
             click.Option([flag], is_flag=is_flag, hidden=True, multiple=not is_flag)
             for flag, is_flag in _SWARM
@@ -198,7 +203,7 @@ def _engine(given: Mapping[str, Any], session: Session) -> EngineOptions:
         registry_mirrors=mirrors,
         insecure_registries=tuple(given["engine_insecure_registry"]),
         storage_driver=given["engine_storage_driver"],
-        opts=tuple(given["engine_opt"]),
+        opts=(*given["engine_opt"], *(["allow-imds=true"] if given["allow_imds"] else [])),
         env=tuple(given["engine_env"]),
         install_url=given["engine_install_url"],
     )

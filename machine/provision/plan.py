@@ -53,7 +53,17 @@ _NEWER_PYTHON: Final[Mapping[str, str]] = {
 
 
 _ENGINE_OPTS: Final = frozenset(
-    {"bip", "data-root", "debug", "dns", "insecure-registry", "live-restore", "log-level", "mtu"}
+    {
+        "allow-imds",
+        "bip",
+        "data-root",
+        "debug",
+        "dns",
+        "insecure-registry",
+        "live-restore",
+        "log-level",
+        "mtu",
+    }
     | {"registry-mirror"}
 )
 
@@ -213,6 +223,8 @@ def _options(wanted: Wanted) -> list[str]:
             out.append(f"--engine-opt {key} is not known to this engine (known: {known})")
         elif key == "live-restore" and value != "true":
             out.append("--engine-opt live-restore=false: containers always outlive the engine here")
+        elif key == "allow-imds" and value not in {"true", "false"}:
+            out.append(f"--engine-opt allow-imds={value} is neither true nor false")
         elif key == "mtu" and not value.isdecimal():
             out.append(f"--engine-opt mtu={value} is no number")
     if wanted.engine.storage_driver not in {"", "overlay2", "overlayfs"}:
@@ -296,6 +308,7 @@ def _config(wanted: Wanted) -> dict[str, object]:
         "insecure_registries": [*engine.insecure_registries, *_all(pairs, "insecure-registry")],
         "labels": [*engine.labels, f"provider={wanted.driver}"],
         "dns": _all(pairs, "dns"),
+        "block_metadata": one.get("allow-imds") != "true",  # C36
         "log_level": "debug" if one.get("debug") == "true" else one.get("log-level", "info"),
     }
     bridge: dict[str, object] = {}

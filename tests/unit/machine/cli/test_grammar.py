@@ -1,4 +1,5 @@
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -135,17 +136,30 @@ def test_end_of_input_is_a_no(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 HEAVY = ("paramiko", "cryptography", "rich", "boto3", "agent", "h11", "asyncio", "machine.service")
 
 
-@pytest.mark.parametrize("args", ["--help", "drivers", "version", "env -u --shell sh", "ls -q"])
+SDKS = ("boto3", "botocore", "libvirt", "digitalocean", "requests", "paramiko")
+
+
+@pytest.mark.parametrize("args", ["--help", "version", "env -u --shell sh", "ls -q"])
 def test_help_is_light(args: str, tmp_path: Path) -> None:
     """DESIGN decision 11: nothing heavy is imported before it is needed."""
+    assert imported(args, tmp_path, (*HEAVY, *SDKS)) == []
+
+
+@pytest.mark.parametrize("args", ["drivers", "create --help", "create -d amazonec2 --help"])
+def test_no_sdk_before_a_driver_is_used(args: str, tmp_path: Path) -> None:
+    assert imported(args, tmp_path, SDKS) == []
+
+
+def imported(args: str, tmp_path: Path, wanted: tuple[str, ...]) -> list[str]:
+    """Which of the wanted modules a command imports."""
     argv = ["machine", "-s", str(tmp_path / "store"), *args.split()]
     code = (
-        "import sys\nfrom machine.__main__ import run\n"
+        "import json, sys\nfrom machine.__main__ import run\n"
         f"assert run({argv!r}) == 0\n"
-        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+        f"print(json.dumps([m for m in {wanted!r} if m in sys.modules]), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "[]"
+    return [str(name) for name in json.loads(done.stderr.splitlines()[-1])]
 
 
 def test_plain_progress_escapes() -> None:

@@ -191,3 +191,11 @@ def test_config_is_what_the_agent_reads() -> None:
     assert found.registry_mirrors == ("http://10.0.0.1:5000",)
     assert found.bridge.mtu == 1400
     assert found.root == "/srv/machine"
+
+
+@pytest.mark.parametrize(("opts", "blocked"), [((), True), (("allow-imds",), False)])
+def test_case_107_metadata_is_closed_unless_asked_for(opts: tuple[str, ...], blocked: bool) -> None:
+    from agent import config as agent_config
+
+    config = plan.make(debian(), wanted(engine=EngineOptions(opts=opts))).config
+    assert agent_config.parse(json.dumps(config)).block_metadata is blocked
