@@ -44,7 +44,7 @@ KINDS: Final = (
          "NetworkInterfaceId", "DeleteNetworkInterface", "NetworkInterfaceId", state="Status"),
     Kind("security group", "DescribeSecurityGroups", "SecurityGroups", "GroupId",
          "DeleteSecurityGroup", "GroupId"),
-    Kind("key pair", "DescribeKeyPairs", "KeyPairs", "KeyPairId", "DeleteKeyPair", "KeyPairId"),
+    Kind("key pair", "DescribeKeyPairs", "KeyPairs", "KeyName", "DeleteKeyPair", "KeyName"),
 )  # fmt: skip
 _INSTANCE: Final = "instance"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import threading
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,15 @@ _CONNECT_SECONDS: Final = 10
 _READ_SECONDS: Final = 60
 _RETRY_SECONDS: Final = 90.0  # after boto3's own attempts
 _MAKING: Final = threading.Lock()  # boto3's loaders are not made for several threads at once
+
+
+@functools.cache
+def _loader() -> object:
+    """botocore's descriptions of the API: read once a process (0.2 s), not once a client."""
+    import botocore.loaders
+
+    loader: object = botocore.loaders.create_loader()
+    return loader
 
 
 def missing_library() -> list[str]:
@@ -94,13 +104,17 @@ class Cloud:
     def _make(self, service: str) -> object:
         try:
             import boto3
+            import botocore.session
             from botocore.config import Config
         except ImportError as err:
             raise DriverError(
                 f"the driver needs boto3: {err}", hint="pip install 'machine[aws]'"
             ) from err
         ctx = self._ctx
+        inner = botocore.session.Session()
+        inner.register_component("data_loader", _loader())
         session = boto3.session.Session(
+            botocore_session=inner,
             aws_access_key_id=ctx.text("access-key") or None,
             aws_secret_access_key=ctx.text("secret-key") or None,
             aws_session_token=(ctx.text("session-token") or None)
