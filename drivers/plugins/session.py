@@ -177,9 +177,9 @@ class _Ending:
             with contextlib.suppress(RpcError, HangupError, DriverError):
                 orderly = True
                 self.client.call("Close", seconds=_END_SECONDS)
-        self.child.close(orderly=orderly)
         if self.client is not None:
             self.client.close()
+        self.child.close(orderly=orderly)
 
 
 def _started(binary: Binary, start: Callable[[], Session]) -> Session:
