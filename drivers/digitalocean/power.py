@@ -64,7 +64,9 @@ def restarted(ctx: DriverContext, account: Account) -> None:
     if found.status != ON:
         started(ctx, account)
         return
-    _done(ctx, account, _asked(ctx, lambda: account.act(found.ident, "reboot")))
+    _done(
+        ctx, account, _asked(ctx, account, found.ident, lambda: account.act(found.ident, "reboot"))
+    )
 
 
 def kept(ctx: DriverContext, account: Account, label: str) -> None:
@@ -75,6 +77,8 @@ def kept(ctx: DriverContext, account: Account, label: str) -> None:
     found = droplet_of(ctx, account)
     action = _asked(
         ctx,
+        account,
+        found.ident,
         lambda: account.act(found.ident, "take_snapshot", name),
         lambda: _snapshot(ctx, account, label) is not None or None,
     )
@@ -94,7 +98,12 @@ def put_back(ctx: DriverContext, account: Account, label: str) -> None:
     if kept_one is None:
         raise GoneError(f"{ctx.name} has no snapshot {label}")
     found = droplet_of(ctx, account)
-    action = _asked(ctx, lambda: account.act(found.ident, "restore", int(kept_one.ident)))
+    action = _asked(
+        ctx,
+        account,
+        found.ident,
+        lambda: account.act(found.ident, "restore", int(kept_one.ident)),
+    )
     _done(ctx, account, action)
     # The droplet is turned on by the restore, whatever it was before.
     if found.status == ON:
@@ -129,7 +138,13 @@ def resized(ctx: DriverContext, account: Account, wanted: Size) -> None:
     def here() -> bool | None:
         return account.droplet(found.ident).size == chosen.slug or None
 
-    action = _asked(ctx, lambda: account.resize(found.ident, chosen.slug, disk=disk), here)
+    action = _asked(
+        ctx,
+        account,
+        found.ident,
+        lambda: account.resize(found.ident, chosen.slug, disk=disk),
+        here,
+    )
     _done(ctx, account, action)
     if found.status == ON:
         started(ctx, account)
@@ -162,6 +177,8 @@ def _turn(ctx: DriverContext, account: Account, wanted: str, verb: str, seconds:
 
 def _asked(
     ctx: DriverContext,
+    account: Account,
+    ident: int,
     ask: Callable[[], int],
     is_done: Callable[[], bool | None] = lambda: None,
 ) -> int:
@@ -171,13 +188,25 @@ def _asked(
         try:
             return ask()
         except ConflictError as err:
-            return NotYet(err.message)  # busy with another action
+            _idle(ctx, account, ident)
+            return NotYet(err.message)
         except TransientError as err:
+            _idle(ctx, account, ident)
             return 0 if settled(ctx, is_done, SETTLE_SECONDS) else NotYet(err.message)
 
     return wait_until(
         attempt, what="the action", seconds=_TURN_SECONDS, clock=ctx.clock, backoff=_POLL
     )
+
+
+def _idle(ctx: DriverContext, account: Account, ident: int) -> None:
+    """Return when the droplet does nothing, perhaps after an action whose answer was lost."""
+
+    def attempt() -> NotYet | None:
+        return NotYet("it is busy") if account.droplet(ident).locked else None
+
+    what = f"the end of what droplet {ident} does"
+    wait_until(attempt, what=what, seconds=_ACTION_SECONDS, clock=ctx.clock, backoff=_POLL)
 
 
 def _done(ctx: DriverContext, account: Account, action: int) -> None:

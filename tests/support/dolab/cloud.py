@@ -153,6 +153,9 @@ class Cloud:
         found = _get(self.drops, ident)
         if self._lags("known", ident):
             raise missing()
+        for one in self.acts.values():
+            if one["resource_id"] == ident and one["status"] == "in-progress":
+                self.action(one["id"])
         return self._seen(found)
 
     def make_droplet(self, body: Doc) -> tuple[Doc, Doc]:
