@@ -18,6 +18,7 @@ _BUILT_IN: Mapping[str, str] = {
     "generic": "drivers.ssh:DRIVER",
     "local": "drivers.local:DRIVER",
     "libvirt": "drivers.libvirt:DRIVER",
+    "virtualbox": "drivers.virtualbox:DRIVER",
     "aws": "drivers.aws:DRIVER",
     "amazonec2": "drivers.aws:DRIVER",
     "digitalocean": "drivers.digitalocean:DRIVER",

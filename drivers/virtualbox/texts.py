@@ -1,0 +1,268 @@
+"""What VBoxManage prints, as values; its errors as the contract's kinds. Pure.
+
+Debian's wrapper puts a WARNING of four lines before every answer, on standard output, while the
+kernel module is missing: every parser here takes the lines of its own shape and passes over others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from drivers.api import HostState
+from drivers.errors import (
+    CannotError,
+    ConflictError,
+    DriverError,
+    GoneError,
+    InvalidError,
+    QuotaError,
+    TransientError,
+)
+
+NO_MODULE: Final = "/dev/vboxdrv does not exist"
+
+_VERSION: Final = re.compile(r"^(\d+)\.(\d+)\.(\d+)\S*$", re.MULTILINE)
+_VM: Final = re.compile(r'^"(.*)" \{([0-9a-f-]{36})\}$', re.MULTILINE)
+_PAIR: Final = re.compile(r'^(?:"([^"]+)"|([^"=]+))=(?:"(.*)"|(.*))$')
+_FORWARD: Final = re.compile(r"^([^,]*),(tcp|udp),([^,]*),(\d+),([^,]*),(\d+)$")
+_CAPACITY: Final = re.compile(r"^Capacity:\s+(\d+) MBytes", re.MULTILINE)
+_MARK: Final = re.compile(r"machine (\d+\.\d+)")
+
+_STATES: Final = {
+    "running": HostState.RUNNING,
+    "paused": HostState.PAUSED,
+    "saved": HostState.SAVED,
+    "aborted-saved": HostState.SAVED,
+    "poweroff": HostState.STOPPED,
+    "aborted": HostState.STOPPED,
+    "teleported": HostState.STOPPED,
+    "starting": HostState.STARTING,
+    "restoring": HostState.STARTING,
+    "settingup": HostState.STARTING,
+    "stopping": HostState.STOPPING,
+    "saving": HostState.STOPPING,
+    "onlinesnapshotting": HostState.RUNNING,
+    "livesnapshotting": HostState.RUNNING,
+    "deletingsnapshotlive": HostState.RUNNING,
+    "deletingsnapshotlivepaused": HostState.PAUSED,
+    "snapshotting": HostState.STOPPED,
+    "restoringsnapshot": HostState.STOPPED,
+    "deletingsnapshot": HostState.STOPPED,
+    "gurumeditation": HostState.ERROR,
+}
+
+_NO_HARDWARE: Final = (
+    "Turn on VT-x/AMD-V in the firmware's settings, and end other hypervisors (Hyper-V, KVM "
+    "machines) that hold it."
+)
+# The first row that matches counts: the specific ones come first.
+_ERRORS: Final[tuple[tuple[str, type[DriverError], str], ...]] = (
+    (
+        (r"VERR_VMX_NO_VMX|VERR_SVM_NO_SVM|VERR_VMX_MSR|VERR_SVM_DISABLED|VERR_VMX_IN_VMX_ROOT_MODE"
+        r"|VERR_NEM_NOT_AVAILABLE|VERR_SVM_IN_USE"),
+        CannotError,
+        _NO_HARDWARE,
+    ),
+    (
+        (r"VERR_VM_DRIVER_NOT_INSTALLED|VERR_VM_DRIVER_VERSION_MISMATCH|VERR_SUPDRV_|Kernel driver not"
+        r"|terminated unexpectedly during startup"),
+        CannotError,
+        ("VirtualBox's kernel module is not loaded: install virtualbox-dkms and the kernel's headers "
+        "(or run /sbin/vboxconfig), and load it with: modprobe vboxdrv"),
+    ),
+    (
+        r"E_ACCESSDENIED|Access denied",
+        InvalidError,
+        ("Host-only networks are allowed in 192.168.56.0/21 only, unless /etc/vbox/networks.conf "
+        "names others."),
+    ),
+    (r"VERR_DISK_FULL|VERR_NO_MEMORY|VERR_NO_DISK_SPACE|OUT_OF_?MEMORY|Not enough free space",
+     QuotaError, "Free some disk space or memory on this computer."),
+    ((r"Could not find a registered machine|Could not find a snapshot|VBOX_E_OBJECT_NOT_FOUND"
+     r"|VERR_FILE_NOT_FOUND|VERR_PATH_NOT_FOUND|DHCP server does not exist"), GoneError, ""),
+    ((r"already locked (by|for) a session|while it is locked|being locked or unlocked"
+     r"|is locked for the saving|The object is not ready"),
+     TransientError, "Close VirtualBox's window of this machine, if one is open."),
+    ((r"NS_ERROR_CALL_FAILED|NS_ERROR_SOCKET_FAIL|NS_ERROR_ABORT"
+     r"|[Ff]ailed to create the VirtualBox object|VBoxSVC|RPC_S_|NS_ERROR_NOT_INITIALIZED"),
+     TransientError, ""),
+    ((r"already exists|VERR_ALREADY_EXISTS|VBOX_E_OBJECT_IN_USE|VBOX_E_INVALID_VM_STATE"
+     r"|VBOX_E_INVALID_OBJECT_STATE|is not currently running|Already paused|cannot be deleted, because"),
+     ConflictError, ""),
+    ((r"NS_ERROR_INVALID_ARG|E_INVALIDARG|VBOX_E_NOT_SUPPORTED|NS_ERROR_NOT_IMPLEMENTED|E_NOTIMPL"
+     r"|Unknown option|Syntax error|Invalid [A-Za-z]+"), InvalidError, ""),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Forward:
+    """A port of this computer's that NAT passes on."""
+
+    name: str
+    host: str
+    port: int
+    inner: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostOnly:
+    """A host-only adapter of this computer."""
+
+    name: str
+    address: str
+    netmask: str
+    network: str  # VirtualBox's name of the network, which its DHCP server has as well
+    dhcp: bool  # this computer's side takes its own address by DHCP
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Taken:
+    """A snapshot: its name, VirtualBox's id of it and when we took it (0: not by us)."""
+
+    label: str
+    ident: str
+    at: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Vm:
+    """What showvminfo says of one virtual machine."""
+
+    values: dict[str, str]
+
+    @property
+    def state(self) -> HostState:
+        return _STATES.get(self.values.get("VMState", ""), HostState.ERROR)
+
+    @property
+    def locked(self) -> bool:
+        """A session has it: it runs, or is shown, or has not quite ended."""
+        return bool(self.values.get("SessionName"))
+
+    @property
+    def forwards(self) -> dict[str, Forward]:
+        rows = (value for key, value in self.values.items() if key.startswith("Forwarding("))
+        found = (_FORWARD.match(row) for row in rows)
+        return {m[1]: Forward(m[1], m[3], int(m[4]), int(m[6])) for m in found if m}
+
+    @property
+    def shares(self) -> set[str]:
+        return {v for k, v in self.values.items() if k.startswith("SharedFolderNameMachineMapping")}
+
+    @property
+    def snapshots(self) -> list[Taken]:
+        """Oldest first; those that are not ours, or of one time, in VirtualBox's order."""
+        found = []
+        for key, label in self.values.items():
+            if re.fullmatch(r"SnapshotName(-\d+)*", key):
+                tail = key.removeprefix("SnapshotName")
+                mark = _MARK.match(self.values.get(f"SnapshotDescription{tail}", ""))
+                ident = self.values.get(f"SnapshotUUID{tail}", "")
+                found.append(Taken(label, ident, float(mark[1]) if mark else 0.0))
+        return sorted(found, key=lambda one: one.at)
+
+
+def version(text: str) -> tuple[int, int, int] | None:
+    """Of `--version`, such as 7.2.22_Debianr175245."""
+    found = _VERSION.search(text)
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def machines(text: str) -> dict[str, str]:
+    """uuid -> name, of `list vms`; the name of a machine whose files are gone is <inaccessible>."""
+    return {ident: name for name, ident in _VM.findall(_plain_names(text))}
+
+
+def vm(text: str) -> Vm:
+    """Of `showvminfo --machinereadable`."""
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        found = _PAIR.match(line)
+        if found:
+            values[found[1] or found[2]] = found[3] if found[3] is not None else found[4]
+    return Vm(values)
+
+
+def records(text: str, first: str) -> list[dict[str, str]]:
+    """Blocks of `Key:   value` lines (list hdds, dvds, hostonlyifs, dhcpservers).
+
+    A block begins at a line of the key `first`.
+    """
+    found: list[dict[str, str]] = []
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon and key.strip() == first and not line.startswith(" "):
+            found.append({})
+        if colon and found:
+            found[-1].setdefault(key.strip(), value.strip())
+    return found
+
+
+def host_only(text: str) -> list[HostOnly]:
+    """Of `list hostonlyifs`."""
+    return [
+        HostOnly(
+            row["Name"], row.get("IPAddress", ""), row.get("NetworkMask", ""),
+            row.get("VBoxNetworkName", ""), row.get("DHCP") == "Enabled",
+        )
+        for row in records(text, "Name")
+    ]  # fmt: skip
+
+
+def fixed_addresses(text: str) -> dict[str, str]:
+    """Machine's uuid -> the address that a DHCP server of `list dhcpservers` keeps for it."""
+    found = re.findall(
+        r"^Individual Config:\s+VM NIC:\s+([0-9a-f-]{36}) slot.*\n\s+Fixed Address:\s+([\d.]+)\s*$",
+        text,
+        re.MULTILINE,
+    )
+    return dict(found)
+
+
+def extra_data(text: str) -> str:
+    """Of `getextradata`; "" when there is none."""
+    found = re.search(r"^Value: (.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+def capacity(text: str) -> int:
+    """MiB, of `showmediuminfo`; 0 when it does not say."""
+    found = _CAPACITY.search(text)
+    return int(found[1]) if found else 0
+
+
+def created_interface(text: str) -> str:
+    """The adapter's name, of `hostonlyif create`."""
+    found = re.search(r"Interface '([^']+)' was successfully created", text)
+    return found[1] if found else ""
+
+
+def hardware_virtualisation(text: str) -> bool:
+    """Of `list hostinfo`; True when it does not say (Apple's processors)."""
+    return "Processor supports HW virtualization: no" not in text
+
+
+def error(call: str, text: str) -> DriverError:
+    """A failed call as the contract's kind, with VirtualBox's own words."""
+    words = "\n".join(_told(text)) or text.strip()[-400:] or "no reason given"
+    told = f"VBoxManage {call}: {words}"
+    for pattern, kind, hint in _ERRORS:
+        if re.search(pattern, words):
+            return kind(told, hint=hint)
+    return DriverError(told)
+
+
+def _told(text: str) -> Iterator[str]:
+    """VBoxManage's error lines without their mark; where in its source they arose is not told."""
+    for line in text.splitlines():
+        mark, _, rest = line.partition("VBoxManage: error: ")
+        if rest and not mark and not rest.startswith("Context: "):
+            yield rest.strip()
+
+
+def _plain_names(text: str) -> str:
+    """`<inaccessible> {uuid}` has no quotes; the parser wants them."""
+    return re.sub(r"^<inaccessible> \{", '"<inaccessible>" {', text, flags=re.MULTILINE)
