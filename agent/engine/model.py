@@ -205,7 +205,9 @@ class MountPoint:
     anonymous: bool = False  # removed with the container (-v / --rm)
     tmpfs_options: str = ""
     recursive: bool = True
-    read_only_recursive: bool = False  # what is mounted below the source is read-only too
+    # Of a read-only one: what is mounted below is read-only too, where the kernel can (5.12).
+    read_only_recursive: bool = True
+    read_only_forced: bool = False  # and where it can't, nothing starts
     subpath: str = ""  # in the volume or image
     create_source: bool = True  # a bind's missing source is made (-v; Mounts ask for it)
     image_id: str = ""  # of an image

@@ -206,7 +206,8 @@ def _from_request(request: MountRequest, new_name: Callable[[], str]) -> MountPo
         read_write=not request.read_only,
         propagation=propagation,
         recursive=not request.non_recursive,
-        read_only_recursive=request.read_only_force_recursive,
+        read_only_recursive=not request.read_only_non_recursive,
+        read_only_forced=request.read_only_force_recursive,
         create_source=request.create_mountpoint,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 
@@ -36,7 +37,14 @@ def facts(hierarchies: Hierarchies, init_paths: Sequence[str]) -> HostFacts:
         swap_limit=_swap_limit(hierarchies),
         thermal=tuple(sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"))),
         init=init_program(init_paths),
+        recursive_read_only=kernel_at_least(os.uname().release, 5, 12),
     )
+
+
+def kernel_at_least(release: str, major: int, minor: int) -> bool:
+    """Of `uname -r`, "6.1.0-18-amd64".  What can't be read is taken for new."""
+    found = re.match(r"([0-9]+)\.([0-9]+)", release)
+    return found is None or (int(found[1]), int(found[2])) >= (major, minor)
 
 
 def init_program(paths: Sequence[str]) -> str:

@@ -50,6 +50,7 @@ class HostFacts:
     thermal: tuple[str, ...] = ()  # /sys/devices/system/cpu/cpuN/thermal_throttle that exist
     host_devices: tuple[DeviceNode, ...] = ()  # for --privileged
     init: str = ""  # program for --init; "" = none on this host
+    recursive_read_only: bool = True  # mount_setattr(2), kernel 5.12
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def build(launch: Launch, resolved: Resolved, facts: HostFacts) -> Document:
             launch,
             unified=facts.unified,
             init=_init_program(launch, facts),
+            recursive=facts.recursive_read_only,
             shared_memory=resolved.shared_memory,
         ),
         "linux": linux,

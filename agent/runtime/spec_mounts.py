@@ -16,10 +16,15 @@ _PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 _NEGATED = {"exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro", "atime": "noatime"}
 
 
-def mounts(launch: Launch, *, unified: bool, init: str, shared_memory: str = "") -> list[Document]:
-    """All mounts, parents before children; a user's mount replaces a default on the same path."""
+def mounts(
+    launch: Launch, *, unified: bool, init: str, recursive: bool, shared_memory: str = ""
+) -> list[Document]:
+    """All mounts, parents before children; a user's mount replaces a default on the same path.
+
+    `recursive`: the kernel can make a whole tree of mounts read-only.
+    """
     host = launch.container.host_config
-    own = [_user_mount(mount) for mount in launch.mounts]
+    own = [_user_mount(mount, recursive=recursive) for mount in launch.mounts]
     taken = {mount.target for mount in launch.mounts}
     for target, options in host.tmpfs.items():
         if target not in taken:
@@ -99,13 +104,19 @@ def _engine_files(launch: Launch, init: str) -> list[Document]:
     return found
 
 
-def _user_mount(mount: MountPoint) -> Document:
+def _user_mount(mount: MountPoint, *, recursive: bool) -> Document:
     if mount.type == "tmpfs":
         return _tmpfs(mount.target, mount.tmpfs_options, read_only=not mount.read_write)
     propagation = mount.propagation or "rprivate"
     if propagation not in _PROPAGATIONS:
         raise invalid(f"invalid propagation mode: {mount.propagation}")
-    access = "rw" if mount.read_write else "rro" if mount.read_only_recursive else "ro"
+    if mount.read_only_forced and not recursive:
+        raise invalid(
+            f"{mount.target} cannot be made read-only recursively: that needs kernel 5.12"
+            " (BindOptions.ReadOnlyForceRecursive)"
+        )
+    below = mount.read_only_recursive and recursive
+    access = "rw" if mount.read_write else "rro" if below else "ro"
     kind = "rbind" if mount.recursive else "bind"
     return _mount(mount.target, "bind", mount.source, kind, propagation, access)
 

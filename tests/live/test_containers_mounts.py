@@ -3,6 +3,7 @@
 from tests.support.installed import Installed
 
 _SLEEP = ("busybox", "sleep", "1000")
+_BIND = "--mount type=bind,src=/srv/ro,dst=/t,readonly"
 _TMPFS = ("--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=1m,mode=750")
 
 
@@ -143,3 +144,23 @@ def test_image_mounts(box: Installed) -> None:
     )
     assert answer.status == 404
     assert answer.message == "No such image: nosuch:1"
+
+
+def test_read_only_goes_down_the_tree(box: Installed) -> None:
+    """As Docker Engine since 25: what is mounted below a read-only bind is read-only too."""
+    box.host.run("sh", "-c", "mkdir -p /srv/ro/below; mount -t tmpfs none /srv/ro/below")
+    try:
+        wanted = {
+            "-v /srv/ro:/t:ro": False,
+            _BIND: False,
+            f"{_BIND},bind-recursive=writable": True,
+            f"{_BIND},bind-propagation=rprivate,bind-recursive=readonly": False,
+            "-v /srv/ro:/t": True,
+        }
+        for words, writable in wanted.items():
+            said = box.docker(
+                "run", "--rm", *words.split(), "busybox", "touch", "/t/below/x", check=False
+            )
+            assert (said.status == 0) is writable, (words, said)
+    finally:
+        box.host.run("umount", "/srv/ro/below")

@@ -9,7 +9,7 @@ from typing import Final, cast
 from agent.api.backend import SampleFeed
 from agent.api.call import Api, Call
 from agent.api.filters import Filters, labels_match, parse
-from agent.api.schema.fields import Document, Field, Table
+from agent.api.schema.fields import Document, Field, Table, is_zero
 from agent.api.schema.host import RESOURCES, restart_policy
 from agent.api.schema.stats import stats_document
 from agent.api.schema.times import moment_or_ago
@@ -25,6 +25,11 @@ UPDATE: Final = Table(
     "ContainerUpdate",
     (*RESOURCES.fields, Field("RestartPolicy", restart_policy, "restart_policy")),
 )
+# What a container has from its start to its end.
+_FIXED: Final = frozenset(
+    {"CgroupParent", "Devices", "DeviceCgroupRules", "DeviceRequests", "Init", "Ulimits"}
+)
+_FIXED_ATTRIBUTES: Final = tuple(one.attribute for one in UPDATE.fields if one.name in _FIXED)
 
 
 class StatsStream:
@@ -72,8 +77,16 @@ def top(api: Api, call: Call) -> Answer:
     return json_reply(top_document(found, call.query.get("ps_args"), api.now()))
 
 
+def fixed_refused(document: Document) -> None:
+    """Raises INVALID for what an update can't change: docker ignores it, and nobody is told."""
+    for name in sorted(_FIXED & document.keys()):
+        if not is_zero(document[name]):
+            raise invalid(f"{name} of a container cannot be changed by an update")
+
+
 def update(api: Api, call: Call) -> Answer:
     document = UPDATE.canonical(call.body.json() or {})
+    fixed_refused(document)
     decoded = UPDATE.decode(document)
     policy = cast("RestartPolicy | None", decoded.pop("restart_policy", None))
     if policy is not None and not policy.name:
@@ -81,7 +94,8 @@ def update(api: Api, call: Call) -> Answer:
     given: Document = {name: value for name, value in document.items() if value}
     if policy is None:
         given.pop("RestartPolicy", None)
-    decoded.pop("init", None)
+    for name in _FIXED_ATTRIBUTES:
+        decoded.pop(name, None)
     warnings = api.backend.upkeep.update(call.id, decoded, policy, given)
     return json_reply({"Warnings": list(warnings)})
 
