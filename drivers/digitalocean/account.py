@@ -73,7 +73,11 @@ class Account:
 
     def limits(self) -> things.Limits:
         account = self._make("Account")
-        self._read("account_get", account.load)
+        try:
+            self._read("account_get", account.load)
+        except GoneError as err:
+            # Everybody has an account: to a token that it does not know, the API may say 404.
+            raise AuthError(f"{err.message}: the token is not known", hint=SIGN_IN) from err
         return things.limits(_fields(account))
 
     def regions(self) -> list[things.Region]:
@@ -224,8 +228,8 @@ class Account:
         return [things.text(one, "name") for one in self._list("tags_list", "tags")]
 
     def make_tag(self, name: str) -> None:
-        """Idempotent: DigitalOcean answers with the tag that there is."""
-        self._again("tags_create", self._make("Tag", name=name).create)
+        """Raises ConflictError, or nothing, when there is one."""
+        self._call("tags_create", self._make("Tag", name=name).create)
 
     def drop_tag(self, name: str) -> None:
         self._drop("tags_delete", self._make("Tag", name=name).delete)

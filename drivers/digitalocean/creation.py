@@ -60,8 +60,15 @@ def _tag(ctx: DriverContext, account: Account, state: State) -> Iterator[Made]:
     """First, because a firewall takes only tags that exist."""
     if "tag" not in state:
         tag = plan.tag_of(ctx.uuid)
-        account.make_tag(tag)
-        yield Made("tag", tag)
+
+        def find() -> str | None:
+            return tag if tag in account.tags() else None
+
+        def make() -> str:
+            account.make_tag(tag)
+            return tag
+
+        yield Made("tag", ensured(ctx, find, make))
 
 
 def _key(ctx: DriverContext, account: Account, state: State) -> Iterator[Made]:

@@ -39,9 +39,11 @@ class DigitalOceanDriver:
         removal.removed(ctx)
 
     def state(self, ctx: DriverContext) -> HostState:
+        account = Account(ctx)
         try:
-            found = power.droplet_of(ctx, Account(ctx))
+            found = power.droplet_of(ctx, account)
         except GoneError:
+            account.limits()  # a token that is not known finds nothing either
             return HostState.NOT_FOUND
         return _STATES.get(found.status, HostState.ERROR)
 

@@ -309,6 +309,20 @@ def test_dead_credentials_remove_nothing(lab: DoLab, cloud: Cloud, tmp_path: Pat
     assert cloud.inventory() == before
 
 
+def test_a_token_that_finds_nothing_is_no_proof(lab: DoLab, cloud: Cloud, tmp_path: Path) -> None:
+    """The API's reference shows 404 for a token that does not exist."""
+    ctx = created(DRIVER, ctx_of(lab, tmp_path))
+    before = cloud.inventory()
+    for path in ("account", "droplets.*", "tags", "firewalls"):
+        lab.faults.append(Fault("GET", path, status=404, message="not found", times=1000))
+    for verb in (DRIVER.state, DRIVER.remove):
+        with pytest.raises(DriverError, match="404"):
+            verb(ctx)
+    assert cloud.inventory() == before
+    (problem,) = DRIVER.check(ctx)
+    assert "the token is not known" in problem
+
+
 def test_the_token_goes_to_the_endpoint_only(lab: DoLab, cloud: Cloud, tmp_path: Path) -> None:
     """A list's "next" names another host: it is not followed, only its page asked for."""
     lab.most_per_page = 2
