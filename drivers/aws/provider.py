@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from drivers.api import DriverContext
@@ -15,6 +15,9 @@ from drivers.aws.documents import Document, rows, text
 from drivers.aws.failures import failure, unsent
 from drivers.errors import DriverError
 from drivers.polling import retried
+
+if TYPE_CHECKING:
+    import boto3
 
 DEFAULT_REGION: Final = "us-east-1"
 _CONNECT_SECONDS: Final = 10
@@ -44,7 +47,6 @@ class Cloud:
 
     def __init__(self, ctx: DriverContext) -> None:
         self._ctx = ctx
-        self._clients: dict[str, object] = {}
         self.region = ""
 
     def ask(self, operation: str, /, **fields: object) -> Document:
@@ -96,42 +98,59 @@ class Cloud:
         return self._ctx.door.call(operation, action)
 
     def _client(self, service: str) -> object:
-        if service not in self._clients:
-            with _MAKING:
-                self._clients[service] = self._make(service)
-        return self._clients[service]
-
-    def _make(self, service: str) -> object:
-        try:
-            import boto3
-            import botocore.session
-            from botocore.config import Config
-        except ImportError as err:
-            raise DriverError(
-                f"the driver needs boto3: {err}", hint="pip install 'machine[aws]'"
-            ) from err
         ctx = self._ctx
-        inner = botocore.session.Session()
-        inner.register_component("data_loader", _loader())
-        session = boto3.session.Session(
-            botocore_session=inner,
-            aws_access_key_id=ctx.text("access-key") or None,
-            aws_secret_access_key=ctx.text("secret-key") or None,
-            aws_session_token=(ctx.text("session-token") or None)
-            if ctx.text("access-key")
-            else None,
-        )
-        self.region = region(ctx, session.region_name or "")
-        config = Config(
-            connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": max(1, ctx.number("retries") + 1)},
-            user_agent_appid="machine",
-        )
-        made: object = session.client(
-            service, region_name=self.region, endpoint_url=endpoint(ctx), config=config
-        )
-        return made
+        access = _Access(ctx.text("access-key"), ctx.text("secret-key"), ctx.text("session-token"))
+        with _MAKING:
+            session = _session(access)
+            self.region = region(ctx, session.region_name or "")
+            attempts = max(1, ctx.number("retries") + 1)
+            return _made(access, service, self.region, endpoint(ctx), attempts)
+
+
+class _Access(NamedTuple):
+    """Credentials that were given; empty ones leave it to boto3's own chain."""
+
+    key: str
+    secret: str
+    token: str
+
+
+# Sessions and clients cost 0.1 s each and keep their connections: one of each kind a process.
+@functools.lru_cache(maxsize=8)
+def _session(access: _Access) -> boto3.session.Session:
+    try:
+        import boto3
+        import botocore.session
+    except ImportError as err:
+        raise DriverError(
+            f"the driver needs boto3: {err}", hint="pip install 'machine[aws]'"
+        ) from err
+    inner = botocore.session.Session()
+    inner.register_component("data_loader", _loader())
+    return boto3.session.Session(
+        botocore_session=inner,
+        aws_access_key_id=access.key or None,
+        aws_secret_access_key=access.secret or None,
+        aws_session_token=(access.token or None) if access.key else None,
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _made(
+    access: _Access, service: str, region_name: str, endpoint_url: str | None, attempts: int
+) -> object:
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        user_agent_appid="machine",
+    )
+    client: object = _session(access).client(
+        service, region_name=region_name, endpoint_url=endpoint_url, config=config
+    )
+    return client
 
 
 def region(ctx: DriverContext, profile: str) -> str:

@@ -8,12 +8,13 @@ from typing import ClassVar
 import pytest
 
 from drivers import registry
-from drivers.api import Driver, DriverContext
+from drivers.api import Driver, DriverContext, SeedRequest, SshLogin
 from drivers.faults import OTHER_UUID, BreakableDoor, FaultSuite, Rig
 from drivers.options import Value
-from drivers.testkit import UUID, DriverSuite, context
-from tests.support.motolab import MotoLab
+from drivers.testkit import UUID, DriverSuite, FixedSeeds, context, created
+from tests.support.motolab import DEBIAN_ARM, MotoLab
 
+HOST_KEYS = FixedSeeds(Path()).seed(SeedRequest("x")).host_keys
 SOMEONE = "5f2f6d4e-1111-4222-8333-444455556666"
 
 
@@ -50,13 +51,12 @@ class TestAws(DriverSuite):
         return driver, context(folder, driver.options, options(self.lab))
 
 
-class TestAwsSpotAndPrivate(DriverSuite):
-    """The other ways through: a spot instance of Debian on ARM, its private address, tags."""
+class TestOtherWays:
+    """A spot instance of Debian on ARM with a private address only, and tags."""
 
     lab: MotoLab
 
-    def make(self, folder: Path) -> tuple[Driver, DriverContext]:
-        self.lab.reset()
+    def test_a_private_spot_instance(self, tmp_path: Path) -> None:
         driver = registry.load("amazonec2")
         more: dict[str, Value] = {
             "request-spot-instance": True,
@@ -68,7 +68,18 @@ class TestAwsSpotAndPrivate(DriverSuite):
             "tags": "team,web",
             "volume-type": "gp2",
         }
-        return driver, context(folder, driver.options, options(self.lab, **more))
+        ctx = context(tmp_path, driver.options, options(self.lab, **more))
+        assert driver.check(ctx) == []
+        ctx = created(driver, ctx)
+        made = self.lab.instance(UUID)
+        assert (made.lifecycle, made.image_id, made.public_ip) == ("spot", DEBIAN_ARM, None)
+        assert driver.address(ctx).host == made.private_ip
+        assert driver.address(ctx).ssh == SshLogin(
+            made.private_ip, 22, "admin", str(tmp_path / "id_ed25519"), HOST_KEYS
+        )
+        assert ctx.state["open_to"] == ["172.31.0.0/16"]
+        driver.remove(ctx)
+        assert self.lab.inventory() == []
 
 
 class AwsRig:
@@ -104,29 +115,34 @@ class AwsRig:
         return theirs, sorted(untagged), rules, states, sorted(set(ec2.key_pairs) & {"someone"})
 
     def _furnish(self) -> None:
-        """Another machine's instance with the same name, and things without a tag."""
-        driver = self.driver
-        ctx = context(self._folder, driver.options, options(self._lab))
-        list(driver.create(dataclasses.replace(ctx, uuid=SOMEONE)))
+        """Another machine of the same name, and things without a tag."""
         ec2 = self._lab.backend
         vpc = next(iter(ec2.vpcs))
+        tags = {"machine-uuid": SOMEONE, "machine-name": "conformance", "Name": "conformance"}
+        ec2.create_security_group("machine-conformance-5f2f6d4e", "x", vpc_id=vpc, tags=tags)
         ec2.create_security_group("someone", "of someone", vpc_id=vpc)
-        ec2.create_key_pair("someone", "rsa")
-        ec2.run_instances(
-            "ami-0debian13amd64", 1, None, [], instance_type="t3.nano",
-            is_instance_type_default=False, region_name="us-east-1",
-        )  # fmt: skip
+        ec2.create_key_pair("machine-conformance-5f2f6d4e", "rsa", tags)
+        ec2.create_key_pair("someone", "rsa", {})
+        for own in (tags, {}):
+            ec2.run_instances(
+                "ami-0debian13amd64",
+                1,
+                None,
+                [],
+                instance_type="t3.nano",
+                is_instance_type_default=False,
+                region_name="us-east-1",
+                tags={"instance": own, "volume": own},
+            )
 
 
 class TestAwsFaults(FaultSuite):
     """`every` keeps `./test` short; `--whole-fault-table` breaks every call."""
 
     lab: MotoLab
-    every = 9
+    every = 17
     creates: ClassVar[tuple[str, ...]] = ("ImportKeyPair", "CreateSecurityGroup", "RunInstances")
-    reads: ClassVar[tuple[str, ...]] = (
-        "DescribeKeyPairs", "DescribeSecurityGroups", "DescribeInstances",
-    )  # fmt: skip
+    reads: ClassVar[tuple[str, ...]] = ("DescribeSecurityGroups", "DescribeInstances")
 
     def rig(self, folder: Path) -> Rig:
         return AwsRig(self.lab, folder)

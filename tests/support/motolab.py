@@ -138,7 +138,7 @@ class MotoLab:
     # -- what a test looks at
 
     @property
-    def backend(self) -> Any:  # noqa: ANN401  moto's own object
+    def backend(self) -> Any:
         """moto's EC2 of the account and region."""
         from moto.ec2.models import ec2_backends
 
@@ -180,7 +180,7 @@ class MotoLab:
                     out.append(f"{word} {thing.id}")
             return sorted(out)
 
-    def instance(self, uuid: str) -> Any:  # noqa: ANN401  moto's own object
+    def instance(self, uuid: str) -> Any:
         """The machine's instance that has not ended."""
         with self._lock:
             return next(
@@ -284,7 +284,7 @@ class MotoLab:
 
     # -- instances
 
-    def _launched(self, instance: Any) -> None:  # noqa: ANN401
+    def _launched(self, instance: Any) -> None:
         card = instance.nics[0]
         self._groups[instance.id] = {one.id for one in card.group_set}
         self._mark(card, instance)
@@ -306,23 +306,23 @@ class MotoLab:
         done = self._begin(boot)
         self._become(instance, "pending", "running", done)
 
-    def _mark(self, card: Any, instance: Any) -> None:  # noqa: ANN401
+    def _mark(self, card: Any, instance: Any) -> None:
         """moto drops the tags that were asked for the network interface."""
         card.add_tags(_tags(instance))
 
-    def _addressed(self, instance: Any, ip: str) -> None:  # noqa: ANN401
+    def _addressed(self, instance: Any, ip: str) -> None:
         with self._lock:
             card = instance.nics[0]
             if card.public_ip_auto_assign:
                 card.public_ip = ip
             card.private_ip_address = ip
 
-    def _new_address(self, instance: Any) -> None:  # noqa: ANN401
+    def _new_address(self, instance: Any) -> None:
         card = instance.nics[0]
         if card.public_ip_auto_assign:
             card.public_ip = f"192.0.2.{next(self._numbers) % 250 + 1}"
 
-    def _started(self, instance: Any, asked: dict[str, str]) -> None:  # noqa: ANN401
+    def _started(self, instance: Any, asked: dict[str, str]) -> None:
         host = self.hosts.find(instance.id) if self.hosts else None
         if host is None:
             self._new_address(instance)
@@ -336,20 +336,20 @@ class MotoLab:
 
         self._become(instance, "pending", "running", self._begin(boot))
 
-    def _stopped(self, instance: Any, asked: dict[str, str]) -> None:  # noqa: ANN401
+    def _stopped(self, instance: Any, asked: dict[str, str]) -> None:
         host = self.hosts.find(instance.id) if self.hosts else None
         end = (host.cut if asked.get("Force") == "true" else host.shut_down) if host else None
         self._become(instance, "stopping", "stopped", self._begin(end))
 
-    def _terminated(self, instance: Any, asked: dict[str, str]) -> None:  # noqa: ANN401
+    def _terminated(self, instance: Any, asked: dict[str, str]) -> None:
         host = self.hosts.find(instance.id) if self.hosts else None
         self._become(instance, "shutting-down", "terminated", self._begin(host and host.destroy))
 
-    def _rebooted(self, instance: Any, asked: dict[str, str]) -> None:  # noqa: ANN401
+    def _rebooted(self, instance: Any, asked: dict[str, str]) -> None:
         host = self.hosts.find(instance.id) if self.hosts else None
         self._begin(host and host.reboot)
 
-    def _become(self, instance: Any, now: str, then: str, ready: Callable[[], bool]) -> None:  # noqa: ANN401
+    def _become(self, instance: Any, now: str, then: str, ready: Callable[[], bool]) -> None:
         instance._state.name, instance._state.code = now, _CODES[now]
         self._coming[instance.id] = _Coming(then, ready)
 
@@ -402,7 +402,7 @@ _VERBS = {
 }
 
 
-def _tags(thing: Any) -> dict[str, str]:  # noqa: ANN401
+def _tags(thing: Any) -> dict[str, str]:
     return {str(one["key"]): str(one["value"]) for one in thing.get_tags()}
 
 
@@ -424,7 +424,7 @@ def _console(ident: str, said: str) -> str:
     )
 
 
-def _silent(handler: Any) -> Any:  # noqa: ANN401
+def _silent(handler: Any) -> Any:
     """moto's request handler, without a line on stderr for each request."""
 
     class Silent(handler):  # type: ignore[misc]
