@@ -53,9 +53,11 @@ class Decoder:
         In an interface (`inside`) a definition ends a portion of the message, and the length of
         the next portion stands before what follows.
         """
+        first = not inside
         while True:
             if self._at == len(self._data):
-                self._message(first=not inside)
+                self._message(first=first)
+                first = False
             ident = self._int()
             if ident >= 0:
                 return ident

@@ -172,7 +172,9 @@ class Server:
     def _one(self, connection: socket.socket, head: dict[str, object], body: object) -> None:
         service, _, method = str(head["ServiceMethod"]).partition(".")
         self.asked.append(method)
-        error, kind, value = "", EMPTY, {}
+        error = ""
+        kind: gob.Type = EMPTY
+        value: object = {}
         if method == self.behaviour.hang_up:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
