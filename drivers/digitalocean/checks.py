@@ -251,8 +251,10 @@ def _caller(ctx: DriverContext, account: Account) -> Problems:
     del account
     needed = not ctx.flag("no-firewall") and "open_to" not in ctx.state
     if needed and not plan.split(ctx.listed("open-to")):
-        caller_cidr(ctx)
-    yield from ()
+        try:
+            caller_cidr(ctx)
+        except DriverError as err:
+            yield f"{err.message}. Say who may connect: --digitalocean-open-to ADDRESS/32"
 
 
 def _said(attempt: Callable[[], object]) -> Problems:

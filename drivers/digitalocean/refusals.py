@@ -58,7 +58,8 @@ def refusal(status: int, document: object, headers: Mapping[str, str], now: floa
     """The error for an answer that is no success. `now` is in seconds since the epoch."""
     text = f"DigitalOcean: {_message(status, document)}"
     if status == 429:
-        return ThrottledError(text, retry_after=patience(headers, now))
+        wait = patience(headers, now)
+        return ThrottledError(text, hint=f"Try again in {wait:.0f} s.", retry_after=wait)
     if status >= 500 or status == 408:
         return TransientError(text, retry_after=patience(headers, now))
     kind = _BY_STATUS.get(status, DriverError)

@@ -98,7 +98,7 @@ def test_all_problems_are_told_at_once(lab: DoLab, cloud: Cloud, tmp_path: Path)
         ({"access-token": ""}, "--digitalocean-access-token is missing. Make a token at"),
         ({"endpoint": "http://api.example.com/v2/"}, "is no https address"),
         ({"endpoint": "ftp://127.0.0.1/"}, "is no https address"),
-        ({"open-to": ()}, "Your public address"),
+        ({"open-to": ()}, "Say who may connect: --digitalocean-open-to ADDRESS/32"),
         ({"ssh-user": "-oProxyCommand=x"}, "is no user name"),
     ],
 )
@@ -230,10 +230,11 @@ def test_a_refused_page_does_not_end_a_list(lab: DoLab, cloud: Cloud, tmp_path: 
 
 
 def test_the_hourly_limit_is_told_with_its_text(lab: DoLab, cloud: Cloud, tmp_path: Path) -> None:
-    cloud.remaining = 0
+    cloud.remaining, cloud.reset = 0, int(ctx_of(lab, tmp_path).clock.now()) + 1800
     with pytest.raises(TransientError, match=r"API Rate limit exceeded. \(429") as caught:
         created(DRIVER, ctx_of(lab, tmp_path))
     assert cloud.inventory() == []
+    assert caught.value.hint == "Try again in 1800 s."
     assert TOKEN not in str(caught.value)
 
 
