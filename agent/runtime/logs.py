@@ -11,7 +11,7 @@ from agent.runtime import logfiles
 from agent.runtime.loglines import Renderer, View, tail_offset
 from agent.runtime.settings import Paths
 
-_BLOCK = 65536
+_BLOCK = 131072  # of records: about half of it is their heads
 _ATTEMPTS = 20  # looks at the files of a log that is being rotated
 _RECORD_LIMIT = 1 << 20  # conmon cuts records at 8 KiB; more without a line end is damage
 
