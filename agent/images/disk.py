@@ -4,6 +4,7 @@ $ROOT/                        0710
   images/                     0700
     images.db                 metadata.py
     blobs/sha256/<hex>        manifests and configs, checked again whenever they are read
+    partial/sha256-<hex>      partial.py
   layers/                     0700
     <name>/diff               one unpacked layer, for good once its row exists
     .new-<random>/diff        being unpacked; removed at start
@@ -71,6 +72,8 @@ class Disk:
         for algorithm in ("sha256", "sha512"):
             tree.make_private(os.path.join(self.images, "blobs", algorithm))
         os.chmod(os.path.join(self.images, "blobs"), 0o700)
+        self.partial = os.path.join(self.images, "partial")
+        tree.make_private(self.partial)
         self.reaper = Reaper()
 
     def discard(self, path: str) -> None:

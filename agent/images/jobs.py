@@ -17,17 +17,21 @@ from typing import Protocol
 from agent.engine.model import Progress
 from agent.errors import EngineError, Kind, internal
 from agent.images import digest as digests
+from agent.images import partial
 from agent.images.cancel import Cancellation
 from agent.images.disk import Disk
 from agent.images.manifest import Descriptor
+from agent.images.partial import Partial
 from agent.images.registry import DigestMismatchError
 from agent.images.settings import Limits
 from agent.images.workerpool import Unpacked, Worker, WorkerGoneError
 
 _REPORT_EVERY = 0.1  # seconds between progress lines of a layer, as docker does
+_NOT_RESUMED = frozenset({Kind.INVALID, Kind.DATA_LOSS, Kind.NO_SPACE})
 _RESTARTS = 2  # whole downloads, when resuming may have mixed two versions of a blob
 
-Fetch = Callable[[Descriptor, Callable[[bytes], None], Cancellation], None]
+# The last: what an earlier try has kept of the blob, for those that can go on with it.
+Fetch = Callable[[Descriptor, Callable[[bytes], None], Cancellation, Partial | None], None]
 Listener = Callable[[Progress], None]
 
 
@@ -48,6 +52,7 @@ class LayerTask:
     diff_id: str
     blob: Descriptor
     fetch: Fetch
+    resumes: bool = False  # `fetch` takes what is kept of the blob
 
 
 class LayerJob:
@@ -182,6 +187,23 @@ class LayerJobs:
         job.say("Pull complete")
 
     def _feed(self, job: LayerJob, worker: Worker) -> Unpacked:
+        kept = None
+        if job.task.resumes:
+            kept = partial.opened(self._disk.partial, job.task.blob, self._limits)
+        try:
+            report = self._fed(job, worker, kept)
+        except EngineError as error:
+            if kept is not None and error.kind in _NOT_RESUMED:
+                kept.drop()
+                if kept.used:  # those bytes may be to blame: once more without them
+                    raise DigestMismatchError(job.task.blob.digest, resumed=True) from error
+            raise
+        finally:
+            if kept is not None:
+                kept.close()
+        return report
+
+    def _fed(self, job: LayerJob, worker: Worker, kept: Partial | None) -> Unpacked:
         total = job.task.blob.size
         fed = 0
 
@@ -192,12 +214,15 @@ class LayerJobs:
             job.say("Downloading", fed, total)
 
         with suppress(WorkerGoneError):  # then its report says why
-            job.task.fetch(job.task.blob, sink, job.cancel)
+            job.task.fetch(job.task.blob, sink, job.cancel, kept)
             job.say("Verifying Checksum")
             job.say("Download complete")
             job.say("Extracting", total, total)
         try:
-            return worker.finish()
+            report = worker.finish()
         except EngineError:
             job.cancel.check()
             raise
+        if kept is not None:
+            kept.drop()
+        return report

@@ -18,9 +18,10 @@ from agent.images.archive import ArchivedImage, ArchivedLayer
 from agent.images.building import BuildLayers
 from agent.images.cancel import Cancellation
 from agent.images.disk import Disk
-from agent.images.jobs import LayerJob, LayerJobs, LayerTask
+from agent.images.jobs import Fetch, LayerJob, LayerJobs, LayerTask
 from agent.images.manifest import Descriptor
 from agent.images.metadata import Ref
+from agent.images.partial import Partial
 from agent.images.platforms import Platform
 from agent.images.settings import Limits
 from agent.images.shelf import LocalShelf
@@ -188,10 +189,13 @@ class Loader:
             worker.close()
 
 
-def _fetcher(
-    layer: ArchivedLayer,
-) -> Callable[[Descriptor, Callable[[bytes], None], Cancellation], None]:
-    def fetch(blob: Descriptor, sink: Callable[[bytes], None], cancel: Cancellation) -> None:
+def _fetcher(layer: ArchivedLayer) -> Fetch:
+    def fetch(
+        blob: Descriptor,
+        sink: Callable[[bytes], None],
+        cancel: Cancellation,
+        _kept: Partial | None,
+    ) -> None:
         # Uncompressed, it is the diffID, which the worker checks.
         state = digests.hasher(blob.digest) if layer.blob and blob.digest != layer.diff_id else None
         for piece in layer.file.pieces():

@@ -241,7 +241,7 @@ class Pull:
             for diff_id, blob in zip(diff_ids, blobs, strict=True):
                 present = self._shelf.has_layer(diff_id) or diff_id in missing
                 if not present:
-                    missing[diff_id] = LayerTask(diff_id, blob, repository.blob)
+                    missing[diff_id] = LayerTask(diff_id, blob, repository.blob, resumes=True)
                 status = "Already exists" if present else "Pulling fs layer"
                 self._progress(Progress(status, digests.short(blob.digest)))
             for task in missing.values():

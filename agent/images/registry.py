@@ -22,6 +22,7 @@ from agent.images.auth import Challenge
 from agent.images.cancel import Cancellation
 from agent.images.connection import Connector, Request, Response, TlsError, TransientError
 from agent.images.manifest import MANIFEST_TYPES, Descriptor
+from agent.images.partial import Partial
 from agent.images.reference import DEFAULT_DOMAIN, Reference
 from agent.images.settings import RegistrySettings, Timeouts
 
@@ -168,22 +169,35 @@ class Repository:
     # ------------------------------------------------------------------------------------ blobs
 
     def blob(
-        self, descriptor: Descriptor, sink: Callable[[bytes], None], cancel: Cancellation
+        self,
+        descriptor: Descriptor,
+        sink: Callable[[bytes], None],
+        cancel: Cancellation,
+        kept: Partial | None = None,
     ) -> None:
         """Stream a blob into `sink`; digest and size are checked before this returns.
 
-        After a cut it goes on with Range where it was; a server that ignores Range is read over.
+        After a cut it goes on with Range where it was, and after `kept`, which an earlier try has
+        left; a server that ignores Range is read over.
         Raises DigestMismatchError when all bytes came and they are wrong.
         """
         state = digests.hasher(descriptor.digest)
         got = resumes = failures = 0
-        while True:
+        for piece in kept.pieces() if kept is not None else ():
+            cancel.check()
+            got += len(piece)
+            resumes = 1
+            state.update(piece)
+            sink(piece)
+        while got < descriptor.size or not resumes:
             before = got
             try:
                 with closing(self._open_blob(descriptor, got, cancel)) as pieces:
                     for piece in pieces:
                         got += len(piece)
                         state.update(piece)
+                        if kept is not None:
+                            kept.add(piece)
                         sink(piece)
                 break
             except TransientError as error:
@@ -194,6 +208,8 @@ class Repository:
                     raise _gave_up(error) from error
                 cancel.wait(backoff(self._settings.timeouts, failures, error.retry_after))
         if state.hexdigest() != digests.split(descriptor.digest)[1]:
+            if kept is not None:
+                kept.drop()
             raise DigestMismatchError(descriptor.digest, resumed=resumes > 0)
 
     def _open_blob(

@@ -18,6 +18,7 @@ class Limits:
     reserve_inodes: int = 4096
     xattrs: int = 100  # on one entry
     xattr_bytes: int = 65536
+    partial_from: int = 32 << 20  # bytes: blobs that are kept beside being unpacked, see partial.py
     zstd_window_log: int = 27  # 128 MiB
 
 
