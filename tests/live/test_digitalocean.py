@@ -107,6 +107,7 @@ def test_a_droplet_from_create_to_rm(laptop: Laptop, cloud: Cloud, machines: Lab
         "web", "--digitalocean-volume-size", "10", "--digitalocean-tags", "shop,web",
         "--digitalocean-monitoring", "--digitalocean-ipv6", "--digitalocean-backups",
     )  # fmt: skip
+    assert b"First contact" not in laptop.said, "its keys were known before"
     (droplet,) = cloud.drops.values()
     uuid = _uuid(laptop, "web")
     assert droplet["tags"] == [f"machine:{uuid}", "shop", "web"]
