@@ -225,7 +225,7 @@ def test_what_cannot_be_undone_is_told(make: MakeBench) -> None:
 def test_a_removal_is_looked_after(make: MakeBench) -> None:
     bench = make(removal=False)
     ctx = created(bench.driver, bench.ctx())
-    with pytest.raises(WaitTimeoutError, match="the removal did not happen .*: it is Running"):
+    with pytest.raises(WaitTimeoutError, match=r"the removal did not happen .*: it is Running"):
         bench.driver.remove(ctx)
     bench.spawner.behaviour.removal = True
     bench.driver.remove(ctx)
