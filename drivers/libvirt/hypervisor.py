@@ -225,6 +225,14 @@ class Hypervisor:
 
         return self._call("virStoragePoolGetXMLDesc", read)
 
+    def pools(self) -> list[str]:
+        """Names of the active ones, anyone's."""
+
+        def read() -> list[str]:
+            return [str(one.name()) for one in self._conn.listAllStoragePools(0) if one.isActive()]
+
+        return self._call("virConnectListAllStoragePools", read)
+
     def define_pool(self, document: str) -> None:
         self._call("virStoragePoolDefineXML", lambda: self._conn.storagePoolDefineXML(document, 0))
 

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from drivers.api import DriverContext, HostState, Made, Seed, SeedRequest
 from drivers.errors import (
+    AuthError,
     CannotError,
     ConflictError,
     DriverError,
     GoneError,
-    InvalidError,
     TransientError,
 )
 from drivers.images import Images
@@ -101,7 +101,9 @@ def _seed(
     if "seed" in state:
         return
     seed = seed_of(ctx)
-    data = seed_image(seed.user_data, seed.meta_data, seed.network_config)
+    # No network-config: one card, and DHCP on it is what cloud-init does without one. Its renderers
+    # other than netplan (networkd in 22.4) take the "e*" of a match for a name.
+    data = seed_image(seed.user_data, seed.meta_data)
     name = plan.volume(ctx.uuid, "seed.iso")
     shared.replace_volume(ctx, hv, name, lambda: io.BytesIO(data), len(data))
     yield Made("seed", name)
@@ -237,7 +239,9 @@ def _ask_address(ctx: DriverContext, hv: Hypervisor) -> str | NotYet:
     for source in ("lease", "agent", "arp"):
         try:
             found = hv.addresses(ctx.uuid, plan.mac(ctx.uuid), source)
-        except (TransientError, CannotError, ConflictError, InvalidError) as err:
+        except (AuthError, GoneError):
+            raise
+        except DriverError as err:
             why = f"{why}; {err.message}" if source != "agent" else why
             continue
         usable = [one for one in found if not one.startswith(("127.", "169.254."))]

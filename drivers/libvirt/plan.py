@@ -202,6 +202,8 @@ def problems(ctx: DriverContext) -> list[str]:
             read(ctx)
         except DriverError as err:
             found.append(err.message)
+    if ctx.text("share-type") == "virtiofs" and any(":ro" in one for one in ctx.listed("share")):
+        found.append("--libvirt-share FOLDER:WHERE:ro needs --libvirt-share-type 9p")
     if ctx.text("network") and ctx.text("bridge"):
         found.append("--libvirt-network and --libvirt-bridge exclude each other")
     if ctx.text("image-checksum") and not ctx.text("image"):

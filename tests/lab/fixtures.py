@@ -4,6 +4,7 @@
 `host`       a fresh systemd host for this test alone, removed after it
 `make_host`  makes such hosts: `make_host("plain")`, `make_host(flavour="bare")`
 `registry`   the lab's registry (tests.lab.registry.Registry), shared: push under names of your own
+`libvirtd`   the lab's libvirtd with QEMU (tests.lab.libvirtd.Libvirtd)
 `docker_cli` the path of a docker client
 `compose_program` the path of docker-compose, version 2
 """
@@ -18,6 +19,7 @@ from tests.lab.compose import compose_program as fetch_compose
 from tests.lab.host import Host
 from tests.lab.hostroot import Flavour, Variant
 from tests.lab.lab import Lab, open_lab, remove_stale
+from tests.lab.libvirtd import Libvirtd
 from tests.lab.registry import Registry
 from tests.lab.settings import Settings, from_environment
 
@@ -71,6 +73,17 @@ def host(make_host: MakeHost) -> Host:
 def registry(lab: Lab) -> Registry:
     """The lab's registry, running."""
     return lab.registry()
+
+
+@pytest.fixture(scope="session")
+def libvirtd(lab: Lab) -> Iterator[Libvirtd]:
+    """The lab's hypervisor, running, with nothing on it; tests leave it so."""
+    made = Libvirtd(lab)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
 
 
 @pytest.fixture(scope="session")

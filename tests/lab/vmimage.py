@@ -64,8 +64,8 @@ $b mount -o move /dev /root/dev
 exec $b switch_root /root /sbin/init
 """
 _EMULATOR_KEY = key_of("emulator", 1, MINIMAL_KEY, _EMULATOR)
-_ROOT_KEY = key_of("vm-root", 1, SYSTEMD_FULL_KEY, _PACKAGES, _AFTER)
-_IMAGE_KEY = key_of("vm", 1, _ROOT_KEY, _EMULATOR_KEY, _INIT, MODULES_NEEDED, _DISK)
+ROOT_KEY = key_of("vm-root", 1, SYSTEMD_FULL_KEY, _PACKAGES, _AFTER)
+_IMAGE_KEY = key_of("vm", 1, ROOT_KEY, _EMULATOR_KEY, _INIT, MODULES_NEEDED, _DISK)
 
 
 @dataclass(frozen=True)
@@ -148,20 +148,21 @@ class VmImages:
 
         return self.debian.cache.entry("vm-emulator", _EMULATOR_KEY, build) / "root"
 
-    def _root(self) -> list[Path]:
+    def root(self) -> list[Path]:
+        """The layers of a virtual machine's root, topmost first."""
         below = list(HostRoots(self.debian).layers("systemd", "full"))
 
         def build(place: Path) -> None:
             self.debian.layer(place, below, _PACKAGES, _AFTER)
 
-        return [self.debian.cache.entry("vm-root", _ROOT_KEY, build) / "root", *below]
+        return [self.debian.cache.entry("vm-root", ROOT_KEY, build) / "root", *below]
 
     def image(self) -> Path:
         """A folder with `vmlinuz`, `initrd`, `disk.raw`, and `overlay.qcow2`: an empty difference
         to disk.raw at IMAGE_ON_VM, to be copied for each machine."""
 
         def build(place: Path) -> None:
-            layers = self._root()
+            layers = self.root()
             emulator = self.emulator()
             shutil.copyfile(layers[0] / "boot/vmlinuz", place / "vmlinuz")
             (place / "initrd").write_bytes(_initrd(layers[0], emulator / "usr/bin/busybox"))

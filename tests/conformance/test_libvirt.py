@@ -1,0 +1,298 @@
+"""The libvirt driver before a real libvirtd, with guests of 512 bytes that switch off when told.
+
+Each takes a second or two: emulated, no operating system. Their DHCP leases are written down for
+them, since they never ask for one.
+"""
+
+import contextlib
+import dataclasses
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from drivers.api import Driver, DriverContext, HostState, Size
+from drivers.errors import ConflictError, GoneError, InvalidError
+from drivers.faults import OTHER_UUID, BreakableDoor, FaultSuite, Rig
+from drivers.libvirt import DRIVER, documents, plan
+from drivers.libvirt.hypervisor import connected
+from drivers.polling import SystemClock
+from drivers.testkit import UUID, DriverSuite, OpenDoor, context, created
+from tests.lab.libvirtd import Libvirtd
+from tests.support.bootsector import HELLO, tiny_disk
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+SOMEONE = "11111111-2222-4333-8444-555555555555"
+NETWORK = "someones"
+SOMEONES_DISK = "machine-someones.qcow2"
+
+
+@pytest.fixture(autouse=True)
+def _empty(
+    libvirtd: Libvirtd, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """The suite sees the hypervisor; nothing is left on it between tests, but someone's network."""
+    suite = request.instance
+    suite.libvirtd = libvirtd
+    suite.image = tmp_path_factory.mktemp("image") / "tiny.raw"
+    suite.image.write_bytes(tiny_disk())
+    sweep(libvirtd)
+    yield
+    sweep(libvirtd)
+
+
+def sweep(libvirtd: Libvirtd) -> None:
+    """Remove everything from the hypervisor but someone's network, which is made if it is missing."""
+    with connected(libvirtd.uri, OpenDoor()) as hv:
+        for document in hv.domains():
+            domain = documents.text_of(document, "uuid")
+            if hv.state(domain) not in {HostState.STOPPED, HostState.SAVED}:
+                hv.destroy(domain)
+            hv.undefine(domain)
+        for pool in hv.pools():
+            for volume in hv.volumes(pool):
+                hv.delete_volume(pool, volume.name)
+            hv.stop_pool(pool)
+            hv.undefine_pool(pool)
+        names = [documents.text_of(document, "name") for document in hv.networks()]
+        if plan.NETWORK in names:
+            with contextlib.suppress(ConflictError):
+                hv.stop_network(plan.NETWORK)
+            hv.undefine_network(plan.NETWORK)
+        if NETWORK not in names:
+            subnet = plan.subnets([])[1]
+            hv.define_network(
+                documents.network(NETWORK, str(uuid.uuid4()), "virbr-someone", subnet)
+            )
+            hv.start_network(NETWORK)
+
+
+def leases(libvirtd: Libvirtd) -> None:
+    for number, machine in enumerate((UUID, OTHER_UUID), 10):
+        libvirtd.lease(plan.BRIDGE, plan.mac(machine), f"192.168.150.{number}")
+        libvirtd.lease("virbr-someone", plan.mac(machine), f"192.168.151.{number}")
+
+
+def real(folder: Path, libvirtd: Libvirtd, image: Path, **options: object) -> DriverContext:
+    """A context with a real clock, small numbers, and this hypervisor."""
+    leases(libvirtd)
+    given = {
+        "uri": libvirtd.uri, "image": str(image), "memory": 256, "cpus": 1, "disk-size": 1, **options
+    }  # fmt: skip
+    ctx = context(folder, DRIVER.options, given)  # type: ignore[arg-type]
+    return dataclasses.replace(ctx, clock=SystemClock())
+
+
+class TestLibvirt(DriverSuite):
+    libvirtd: Libvirtd
+    image: Path
+
+    def make(self, folder: Path) -> tuple[Driver, DriverContext]:
+        sweep(self.libvirtd)  # "a new, empty provider"
+        return DRIVER, real(folder, self.libvirtd, self.image, network=NETWORK)
+
+    def test_what_it_makes_is_what_was_asked_for(self, tmp_path: Path) -> None:
+        sweep(self.libvirtd)
+        ctx = real(
+            tmp_path, self.libvirtd, self.image, **{"extra-disk": ("2", "3"), "autostart": True}
+        )
+        ctx = created(DRIVER, ctx)
+        document = self.libvirtd.run("virsh", "dumpxml", ctx.name)
+        assert documents.text_of(document, "uuid") == ctx.uuid
+        assert "q35" in documents.attribute_of(document, "os/type", "machine")
+        assert documents.tag_of(document) is not None
+        blocks = [line.split()[0] for line in self.libvirtd.virsh("domblklist", ctx.name)]
+        assert blocks == ["vda", "vdb", "vdc", "vdd"]
+        info = self.libvirtd.run("virsh", "domblkinfo", ctx.name, "vdd")
+        assert str(3 << 30) in info
+        assert "Autostart:      enable" in self.libvirtd.run("virsh", "dominfo", ctx.name)
+
+    def test_the_console_has_what_the_guest_wrote(self, tmp_path: Path) -> None:
+        driver, ctx = self.make(tmp_path)
+        ctx = created(driver, ctx)
+        DRIVER.stop(ctx)  # by its own hand: it has come to listen to the button
+        assert HELLO.decode() in DRIVER.console(ctx)
+
+    def test_resize_changes_all_three_and_leaves_it_running(self, tmp_path: Path) -> None:
+        driver, ctx = self.make(tmp_path)
+        ctx = created(driver, ctx)
+        DRIVER.resize(ctx, Size(cpus=2, memory=300, disk=2))
+        assert DRIVER.state(ctx) is HostState.RUNNING
+        info = self.libvirtd.run("virsh", "dominfo", ctx.name)
+        assert "CPU(s):         2" in info
+        assert f"Max memory:     {300 * 1024} KiB" in info
+        assert str(2 << 30) in self.libvirtd.run("virsh", "domblkinfo", ctx.name, "vda")
+        with pytest.raises(InvalidError):
+            DRIVER.resize(ctx, Size(disk=1))
+
+    def test_snapshots_keep_their_rules(self, tmp_path: Path) -> None:
+        driver, ctx = self.make(tmp_path)
+        ctx = created(driver, ctx)
+        DRIVER.snapshot(ctx, "one")
+        with pytest.raises(ConflictError):
+            DRIVER.snapshot(ctx, "one")
+        with pytest.raises(GoneError):
+            DRIVER.restore(ctx, "two")
+        DRIVER.suspend(ctx)
+        with pytest.raises(ConflictError):
+            DRIVER.snapshot(ctx, "asleep")
+        DRIVER.restore(ctx, "one")
+        assert DRIVER.state(ctx) is HostState.RUNNING
+
+    def test_uefi_leaves_no_variables_behind(self, tmp_path: Path) -> None:
+        sweep(self.libvirtd)
+        ctx = created(DRIVER, real(tmp_path, self.libvirtd, self.image, firmware="uefi"))
+        nvram = "/var/lib/libvirt/qemu/nvram"
+        assert self.libvirtd.run("ls", nvram).split() == [f"{ctx.name}_VARS.fd"]
+        DRIVER.suspend(ctx)
+        DRIVER.remove(ctx)
+        assert self.libvirtd.run("ls", nvram) == ""
+        assert self.libvirtd.run("ls", "/var/lib/libvirt/qemu/save") == ""
+
+    @pytest.mark.parametrize(("kind", "mode"), [("9p", ":ro"), ("virtiofs", "")])
+    def test_shared_folders_are_devices_of_the_guest(
+        self, tmp_path: Path, kind: str, mode: str
+    ) -> None:
+        sweep(self.libvirtd)
+        self.libvirtd.run("mkdir", "-p", "/srv/shared")
+        options = {"share": (f"/srv/shared:/mnt/shared{mode}",), "share-type": kind}
+        ctx = created(DRIVER, real(tmp_path, self.libvirtd, self.image, **options))
+        document = self.libvirtd.run("virsh", "dumpxml", ctx.name)
+        assert documents.attribute_of(document, "devices/filesystem/source", "dir") == "/srv/shared"
+        (asked,) = ctx.seeds.asked  # type: ignore[attr-defined]
+        (mount,) = asked.mounts
+        assert mount[1:] == ("/mnt/shared", kind)
+        assert documents.attribute_of(document, "devices/filesystem/target", "dir") == mount[0]
+
+    def test_check_tells_all_that_the_hypervisor_knows(self, tmp_path: Path) -> None:
+        _, ctx = self.make(tmp_path)
+        someone(self.libvirtd)
+        ctx = dataclasses.replace(
+            ctx, name=SOMEONE, options={**ctx.options, "network": "none", "pool": "none", "cpus": 0}
+        )
+        told = "\n".join(DRIVER.check(ctx))
+        assert "--libvirt-cpus 0" in told
+        assert "--libvirt-network none" in told
+        assert "--libvirt-pool none" in told
+        assert f'a domain "{SOMEONE}" already' in told
+
+    def test_the_last_machine_takes_network_pool_and_image_along(self, tmp_path: Path) -> None:
+        driver, ctx = DRIVER, real(tmp_path, self.libvirtd, self.image)
+        first = created(driver, ctx)
+        second = created(driver, dataclasses.replace(ctx, uuid=OTHER_UUID, name="other"))
+        bases = [
+            row for row in self.libvirtd.virsh("vol-list", plan.POOL) if "machine-base-" in row
+        ]
+        assert len(bases) == 2  # one image, and the mark that it is whole
+        assert sorted(uuid for uuid, what in DRIVER.owned(first) if "domain" in what) == sorted(
+            [UUID, OTHER_UUID]
+        )
+        DRIVER.remove(first)
+        assert self.libvirtd.virsh("net-list", "--name") == [plan.NETWORK, NETWORK]
+        assert DRIVER.state(second) is HostState.RUNNING
+        DRIVER.remove(second)
+        for listing in ("list", "pool-list"):
+            assert self.libvirtd.virsh(listing, "--all") == []
+        assert self.libvirtd.virsh("net-list", "--all", "--name") == [NETWORK]
+
+    def test_kvm_is_not_used_where_it_is_not_offered(self, tmp_path: Path) -> None:
+        driver, ctx = self.make(tmp_path)
+        notes = [made.note for made in driver.create(ctx)]
+        assert "KVM does not work here (libvirt does not offer it): emulating" in notes[0]
+        assert "domain type='qemu'" in self.libvirtd.run("virsh", "dumpxml", ctx.name)
+
+    def test_no_daemon_is_told_with_what_to_do(self, tmp_path: Path) -> None:
+        _, ctx = self.make(tmp_path)
+        nowhere = {**ctx.options, "uri": "qemu+unix:///system?socket=/nowhere/libvirt-sock"}
+        (told,) = DRIVER.check(dataclasses.replace(ctx, options=nowhere))
+        assert "/nowhere/libvirt-sock" in told
+        assert "libvirt-daemon-system" in told
+
+
+def someone(libvirtd: Libvirtd) -> None:
+    """A domain, a volume in our pool, and a network, none of them ours."""
+    place = "/var/lib/libvirt/images/someone"
+    domain = (
+        f"<domain type='qemu'><name>{SOMEONE}</name><uuid>{SOMEONE}</uuid><memory>65536</memory>"
+        "<os><type arch='x86_64' machine='q35'>hvm</type></os><devices/></domain>"
+    )
+    with connected(libvirtd.uri, OpenDoor()) as hv:
+        hv.define(domain)
+        hv.define_pool(documents.pool("someone", str(uuid.uuid4()), place))
+        hv.start_pool("someone")
+        hv.make_volume("someone", documents.storage(SOMEONES_DISK, 1 << 20, "qcow2"))
+
+
+class LibvirtRig:
+    """The hypervisor with someone else's things; machines use the network that is there, or ours."""
+
+    driver = DRIVER
+
+    def __init__(self, folder: Path, libvirtd: Libvirtd, image: Path, network: str) -> None:
+        self._folder = folder
+        self._libvirtd = libvirtd
+        self._image = image
+        self._network = network
+        sweep(libvirtd)
+        someone(libvirtd)
+
+    def context(self, door: BreakableDoor, uuid: str = UUID) -> DriverContext:
+        ctx = real(self._folder, self._libvirtd, self._image, network=self._network, pool="")
+        return dataclasses.replace(ctx, door=door, uuid=uuid, clock=HastyClock())
+
+    def inventory(self, uuid: str) -> list[str]:
+        with connected(self._libvirtd.uri, OpenDoor()) as hv:
+            tags = {t.uuid for t in map(documents.tag_of, hv.domains()) if t}
+            found = [f"host {tag}" for tag in tags if tag == uuid]
+            pools = hv.pools()
+            names = [v.name for pool in pools for v in hv.volumes(pool)]
+            found += [f"volume {n}" for n in names if n.startswith(plan.volume_prefix(uuid))]
+            if not tags:  # what is shared goes with the last one
+                found += [f"image {n}" for n in names if n.startswith(plan.BASE_PREFIX)]
+                found += [f"pool {p}" for p in self._pools() if p == plan.POOL]
+                found += [
+                    n
+                    for n in self._libvirtd.virsh("net-list", "--all", "--name")
+                    if n == plan.NETWORK
+                ]
+        return sorted(found)
+
+    def foreign(self) -> object:
+        with connected(self._libvirtd.uri, OpenDoor()) as hv:
+            return (
+                hv.domain(SOMEONE),
+                [v.name for v in hv.volumes("someone")],
+                hv.network(NETWORK),
+            )
+
+
+class HastyClock(SystemClock):
+    """Real time; pauses between attempts are short, since the faults are over at once."""
+
+    def wait(self, seconds: float) -> None:
+        super().wait(min(seconds, 0.1))
+
+
+class TestLibvirtFaults(FaultSuite):
+    """Everything of a machine's own, on a network that is there (making one takes half a second)."""
+
+    every = 23
+    creates = ("virStorageVolCreateXML", "virDomainDefineXML", "virDomainCreate")
+    libvirtd: Libvirtd
+    image: Path
+
+    def rig(self, folder: Path) -> Rig:
+        return LibvirtRig(folder, self.libvirtd, self.image, NETWORK)
+
+
+class TestLibvirtNetworkFaults(FaultSuite):
+    """The same with our own network."""
+
+    every = 31
+    creates = ("virNetworkCreate", "virNetworkDefineXML", "virStoragePoolDefineXML")
+    libvirtd: Libvirtd
+    image: Path
+
+    def rig(self, folder: Path) -> Rig:
+        return LibvirtRig(folder, self.libvirtd, self.image, "")
