@@ -41,7 +41,7 @@ def offline(ctx: DriverContext) -> list[str]:
     parsers: tuple[Callable[[], object], ...] = (
         lambda: plan.user_tags(ctx.text("tags")),
         lambda: plan.networks(ctx.listed("open-to")),
-        lambda: plan.ports(ctx),
+        lambda: plan.public_ports(ctx),
         lambda: images.search(ctx.text("image"), "x86_64", "", 2024),
     )
     return [one for one in [*found, *(_said(parser) for parser in parsers)] if one]

@@ -172,7 +172,7 @@ class Making:
     def open(self, group: str, sources: Sequence[str]) -> None:
         """Add the rules that the machine's own group lacks."""
         cloud, ctx = self._cloud, self._ctx
-        wanted = plan.permissions(plan.ports(ctx), sources)
+        wanted = plan.rules(ctx, sources)
 
         def ensure() -> None:
             found = cloud.listed("DescribeSecurityGroups", "SecurityGroups", GroupIds=[group])

@@ -16,6 +16,7 @@ from drivers.aws.documents import TAG, Document, rows, text
 from drivers.errors import DriverError
 
 ENGINE_PORT: Final = 2376
+EVERYBODY: Final = ("0.0.0.0/0", "::/0")
 _NAME_TAG: Final = "machine-name"
 _PORT: Final = re.compile(r"([0-9]{1,5})(/(tcp|udp))?")
 _ANY_V4: Final = 4
@@ -122,15 +123,31 @@ def networks(given: Iterable[str]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def ports(ctx: DriverContext) -> tuple[tuple[str, int], ...]:
-    """(protocol, port) to open: SSH, the engine and --amazonec2-open-port. Raises DriverError."""
-    out = {("tcp", ctx.number("ssh-port")): None, ("tcp", ENGINE_PORT): None}
+def own_ports(ctx: DriverContext) -> tuple[tuple[str, int], ...]:
+    """(protocol, port) that the machine itself is reached by: SSH and the engine."""
+    return ("tcp", ctx.number("ssh-port")), ("tcp", ENGINE_PORT)
+
+
+def public_ports(ctx: DriverContext) -> tuple[tuple[str, int], ...]:
+    """(protocol, port) of --amazonec2-open-port, for everybody. Raises DriverError."""
+    out: dict[tuple[str, int], None] = {}
     for one in ctx.listed("open-port"):
         found = _PORT.fullmatch(one.strip())
         if found is None or not 0 < int(found[1]) < 65536:
             raise DriverError(f"--amazonec2-open-port {one}: it takes 80, 443/tcp or 53/udp")
-        out[(found[3] or "tcp", int(found[1]))] = None
+        pair = (found[3] or "tcp", int(found[1]))
+        if pair in own_ports(ctx):
+            raise DriverError(
+                f"--amazonec2-open-port {one} would open the machine itself to everybody",
+                hint="If that is meant: --amazonec2-open-to 0.0.0.0/0",
+            )
+        out[pair] = None
     return tuple(out)
+
+
+def rules(ctx: DriverContext, sources: Sequence[str]) -> list[dict[str, object]]:
+    """IpPermissions of the machine's own group; `sources` may reach SSH and the engine."""
+    return permissions(own_ports(ctx), sources) + permissions(public_ports(ctx), EVERYBODY)
 
 
 def permissions(
