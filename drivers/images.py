@@ -94,7 +94,7 @@ class Images:
         `arch` is Debian's name (amd64, arm64) and counts when `given` is "". Raises DriverError.
         """
         if given and not is_url(given):
-            path = Path(given).expanduser()
+            path = Path(given).expanduser().absolute()
             if not path.is_file():
                 raise GoneError(f"{path}: no such image file")
             return Image(path, path.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -90,12 +91,14 @@ def _network(cidr: str) -> list[str]:
 
 
 def share(ctx: DriverContext) -> tuple[str, str] | None:
-    """(directory, name) of --virtualbox-share-folder; None when nothing is shared."""
+    """(absolute directory, name) of --virtualbox-share-folder; None when nothing is shared."""
     given = ctx.text("share-folder")
     directory, colon, name = given.rpartition(":")
     if ctx.flag("no-share") or not colon or not directory:
         return None
-    return (directory, name) if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", name) else None
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", name):
+        return None
+    return str(Path(directory).expanduser().absolute()), name
 
 
 def created(ctx: DriverContext, arch: str) -> list[str]:
@@ -221,7 +224,7 @@ def fixed_address(cidr: str, uuid: str, taken: Iterable[str]) -> str:
 
 
 def check_label(label: str) -> str:
-    """A snapshot's label. Raises InvalidError."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", label):
-        raise InvalidError(f"{label!r} is no label: letters, digits and . _ - only")
+    """A snapshot's label, which no option can be mistaken for. Raises InvalidError."""
+    if not re.fullmatch(r"[A-Za-z0-9._][A-Za-z0-9._-]*", label):
+        raise InvalidError(f"{label!r} is no label: letters, digits and . _ - only, no - first")
     return label

@@ -19,11 +19,11 @@ from drivers.polling import Backoff, NotYet, retried, wait_until
 from drivers.virtualbox import disks, plan, texts
 from drivers.virtualbox.program import VBoxManage
 
-PRESSES: Final = 3  # of the power button: a guest that boots may miss the first
-_PRESS_SECONDS: Final = 30.0
+PRESSES: Final = 2  # of the power button: a guest that boots may miss the first
+_PRESS_SECONDS: Final = 45.0
 _TURN_SECONDS: Final = 120.0
 _LONG: Final = 900.0  # seconds: a memory of many gigabytes goes to the disk
-_OFTEN: Final = Backoff(first=0.1, factor=1.5, most=2.0)
+_OFTEN: Final = Backoff(first=0.1, factor=2.0, most=4.0)
 _OFF: Final = frozenset({HostState.STOPPED, HostState.SAVED})
 
 

@@ -25,7 +25,7 @@ _HARMLESS: Final = (
     0b11  # incompatible features: dirty and corrupt bits of refcounts, which we ignore
 )
 _TYPED: Final = 1 << 3  # the header has a compression type
-_MOST: Final = 8 << 40  # bytes that a disk may have
+_L1_MOST: Final = 4 << 20  # entries, as QEMU has it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,9 +56,12 @@ def read_header(file: BinaryIO) -> Header:
         raise InvalidError("a qcow2 image with a backing file, encryption or features not known")
     if features & _TYPED and len(raw) > 104 and raw[104] != 0:
         raise InvalidError("a qcow2 image that is compressed by zstd; convert it to raw first")
-    if not 9 <= bits <= 21 or size > _MOST or entries > (_MOST >> bits):
+    if not 9 <= bits <= 21:
         raise InvalidError("a qcow2 image with impossible sizes")
-    return Header(size, bits, entries, table)
+    needed = -(-size >> (2 * bits - 3))  # an entry is for a table of entries of 8 bytes
+    if needed > min(entries, _L1_MOST):
+        raise InvalidError("a qcow2 image with impossible sizes")
+    return Header(size, bits, needed, table)
 
 
 def to_raw(source: Path, target: Path) -> None:
