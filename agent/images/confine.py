@@ -1,7 +1,8 @@
 """How the unpack worker gives up what it does not need, before it looks at image bytes (C26).
 
 Afterwards it lives in its own mount, network and IPC namespaces, chrooted to the one directory
-that it fills, with six capabilities, no way to new ones, and resource limits.  Everything is
+that it fills, with six capabilities, no way to new ones, resource limits, and only the system calls that
+unpacking takes (syscallfilter.py).  Everything is
 imported before: there is no Python library in the new root (and none from an image can be).
 """
 
@@ -12,6 +13,8 @@ import os
 import resource
 import signal
 import sys
+
+from agent.images import syscallfilter
 
 # CHOWN, DAC_OVERRIDE, FOWNER, FSETID, MKNOD, SETFCAP (linux/capability.h)
 KEPT = (0, 1, 3, 4, 27, 31)
@@ -73,6 +76,7 @@ def enter(directory_fd: int, *, memory: int, file_size: int) -> None:
     _limit(resource.RLIMIT_AS, memory)
     _limit(resource.RLIMIT_FSIZE, file_size)
     _drop_capabilities()
+    syscallfilter.install(_libc)
 
 
 def _limit(which: int, value: int) -> None:

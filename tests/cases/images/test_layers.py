@@ -436,6 +436,7 @@ def test_worker_is_confined(lab: Bench) -> None:
             assert int(fields[name], 16) == mask, name
         assert int(fields["CapInh"], 16) == 0
         assert fields["NoNewPrivs"].strip() == "1"
+        assert fields["Seccomp"].strip() == "2"
         assert os.readlink(f"/proc/{worker.pid}/root") == str(lab.stage)
         for space in ("mnt", "net", "ipc"):
             mine = os.readlink(f"/proc/self/ns/{space}")
