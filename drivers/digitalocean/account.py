@@ -47,12 +47,17 @@ class Opening:
     """A rule of a firewall: what these networks may reach (or what may be reached there)."""
 
     protocol: str  # tcp, udp, icmp
-    ports: str  # "22", "8000-8010", "all"
+    ports: str  # "22", "8000-8010"; "" of icmp, for which the API refuses any
     networks: tuple[str, ...]
 
 
 ANYWHERE: Final = ("0.0.0.0/0", "::/0")
-OUTBOUND: Final = tuple(Opening(protocol, "all", ANYWHERE) for protocol in ("tcp", "udp", "icmp"))
+EVERY_PORT: Final = "1-65535"
+OUTBOUND: Final = (
+    Opening("tcp", EVERY_PORT, ANYWHERE),
+    Opening("udp", EVERY_PORT, ANYWHERE),
+    Opening("icmp", "", ANYWHERE),
+)
 
 
 class Account:
@@ -206,7 +211,7 @@ class Account:
             size_gigabytes=size,
             description="made by machine",
             filesystem_type="ext4",
-            filesystem_label="",
+            filesystem_label="machine",
             tags=[tag],
         )
         self._call("volumes_create", volume.create)
@@ -277,8 +282,5 @@ def _fields(thing: object) -> Document:
 
 
 def _rule(one: Opening, side: str) -> Document:
-    return {
-        "protocol": one.protocol,
-        "ports": one.ports,
-        side: {"addresses": list(one.networks)},
-    }
+    ports = {"ports": one.ports} if one.ports else {}
+    return {"protocol": one.protocol, **ports, side: {"addresses": list(one.networks)}}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from drivers.api import Size
-from drivers.digitalocean.account import ANYWHERE, Opening
+from drivers.digitalocean.account import ANYWHERE, EVERY_PORT, Opening
 from drivers.digitalocean.things import Image, Plan
 from drivers.errors import InvalidError
 
@@ -124,8 +124,8 @@ def inbound(ssh_port: int, trusted: Sequence[str], ports: Sequence[str]) -> list
     return [
         *rules,
         *spans,
-        Opening("udp", "all", ANYWHERE),
-        Opening("icmp", "all", ANYWHERE),
+        Opening("udp", EVERY_PORT, ANYWHERE),
+        Opening("icmp", "", ANYWHERE),
     ]
 
 

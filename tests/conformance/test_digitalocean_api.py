@@ -1,6 +1,8 @@
 """The DigitalOcean driver's ways with the API: checks, pages, limits, losses, actions."""
 
+import concurrent.futures
 import dataclasses
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from drivers.errors import (
     TransientError,
 )
 from drivers.options import Value
+from drivers.polling import SystemClock
 from drivers.testkit import UUID, ScriptedHost, context, created
 from tests.support.dolab import Cloud, DoLab, Fault, Lag
 
@@ -396,6 +399,28 @@ def test_what_any_machine_left_is_listed(lab: DoLab, cloud: Cloud, tmp_path: Pat
     found = DRIVER.owned(dataclasses.replace(ctx, state={}, uuid="another"))
     assert {uuid for uuid, _ in found} == {UUID}
     assert [what.split()[0] for _, what in found] == ["droplet", "volume", "firewall", "SSH", "tag"]
+
+
+def test_ten_creates_at_once_wait_together(lab: DoLab, cloud: Cloud, tmp_path: Path) -> None:
+    """With real time: at most twice as long as one (they share the account and the emulator)."""
+
+    def create(number: int) -> None:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        ctx = ctx_of(lab, folder, **{"ssh-key-fingerprint": own["fingerprint"]})
+        uuid = f"{number:08d}-d9cb-469f-a165-70867728950e"
+        created(DRIVER, dataclasses.replace(ctx, uuid=uuid, clock=SystemClock()))
+
+    own = cloud.make_key({"name": "laptop", "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"})
+    begin = time.monotonic()
+    create(0)
+    one = time.monotonic() - begin
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        begin = time.monotonic()
+        list(pool.map(create, range(1, 11)))
+        ten = time.monotonic() - begin
+    assert len(cloud.drops) == 11
+    assert ten <= 2 * one, f"one {one:.2f} s, ten {ten:.2f} s"
 
 
 def test_the_registry_has_it() -> None:

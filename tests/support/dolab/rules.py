@@ -7,7 +7,7 @@ import uuid
 from tests.support.dolab.catalogue import Doc
 from tests.support.dolab.refusals import wrong
 
-_PORTS = re.compile(r"all|0|[0-9]{1,5}(-[0-9]{1,5})?")
+_PORTS = re.compile(r"all|[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?")
 
 
 def card(address: str, kind: str) -> Doc:
@@ -36,8 +36,10 @@ def check_rule(rule: Doc) -> None:
     addresses = (rule.get("sources") or rule.get("destinations") or {}).get("addresses") or []
     if rule.get("protocol") not in {"tcp", "udp", "icmp"}:
         raise wrong("invalid protocol")
-    if not _PORTS.fullmatch(str(rule.get("ports") or "0")):
-        raise wrong("invalid ports")
+    if rule["protocol"] == "icmp" and "ports" in rule:
+        raise wrong("You must specify a positive value for ports.")
+    if rule["protocol"] != "icmp" and not _PORTS.fullmatch(str(rule.get("ports") or "")):
+        raise wrong("You must specify a positive value for ports.")
     try:
         for one in addresses:
             ipaddress.ip_network(one)
@@ -48,7 +50,7 @@ def check_rule(rule: Doc) -> None:
 
 
 def spans(ports: str, port: int) -> bool:
-    if ports in {"all", "0"}:
+    if ports == "all":
         return True
     first, _, last = ports.partition("-")
     return int(first) <= port <= int(last or first)

@@ -91,8 +91,7 @@ def reachable(rules: list[Opening], protocol: str, port: int) -> list[tuple[str,
     found = []
     for rule in rules:
         first, _, last = rule.ports.partition("-")
-        all_of_it = rule.ports == "all"
-        if rule.protocol == protocol and (all_of_it or int(first) <= port <= int(last or first)):
+        if rule.protocol == protocol and int(first) <= port <= int(last or first):
             found.append(rule.networks)
     return found
 
@@ -107,6 +106,7 @@ def test_everything_but_ssh_and_the_engine_is_open(ssh: int) -> None:
     if ssh != 22:
         assert reachable(rules, "tcp", 22) == []
     assert reachable(rules, "udp", 53) == [ANYWHERE]
+    assert Opening("icmp", "", ANYWHERE) in rules
 
 
 def test_with_ports_given_only_those_are_open() -> None:
