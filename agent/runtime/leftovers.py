@@ -58,15 +58,16 @@ class Leftovers:
                 self.clear(name)
 
     def _end_half_made(self, container_id: str) -> None:
-        """End the conmon of a create that did not come to its end, and what it has started."""
-        found = []
+        """End the conmon of a create that did not come to its end, and what it has started.
+
+        A runtime outlives its conmon, and would write its state after ours was cleared: it is looked
+        for when conmon is gone.
+        """
         path = f"{self._paths.bundle(container_id)}/conmon.pid"
         with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:
             pid, started = (int(word) for word in file.read().split())
-            found.append((pid, started))
-        if not found:
-            found = _find_monitors(self._paths.bundle(container_id))
-        for pid, started in found:
+            _end(pid, started, 0)
+        for pid, started in _find_monitors(self._paths.bundle(container_id)):
             _end(pid, started, 0)
 
 

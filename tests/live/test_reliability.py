@@ -1,10 +1,9 @@
 """Faults: the agent, a monitor, the host die; what was acknowledged is there, nothing is left.
 
-MACHINE_TEST_KILLS=100 makes the test of random kills long (the default takes some seconds a host).
+--long makes the test of random kills long (a thousand a host; else some seconds), and that of many runs.
 """
 
 import http.client
-import os
 import random
 import socket
 import threading
@@ -18,7 +17,6 @@ from tests.lab.waiting import wait_until
 from tests.support import traces
 from tests.support.installed import PATIENCE, Answer, Installed
 
-_KILLS = int(os.environ.get("MACHINE_TEST_KILLS", "4"))
 _ECHO = ["busybox", "nc", "-ll", "-p", "7", "-e", "cat"]
 _AFTER_FAULT = 30.0
 
@@ -183,10 +181,11 @@ def _settled(box: Installed, identity: str) -> str:
 
 
 @pytest.mark.timeout(3600)
-def test_case_o3_o7_sigkill_under_load(any_box: Installed) -> None:
+def test_case_o3_o7_sigkill_under_load(any_box: Installed, long: bool) -> None:
     """The agent is killed at random moments; what it acknowledged is true afterwards."""
     box, seed = any_box, random.randrange(1 << 32)
-    print(f"seed {seed}, {_KILLS} kills")
+    kills = 1000 if long else 4
+    print(f"seed {seed}, {kills} kills")
     before = traces.look(box.host)
     choice, stop = random.Random(seed), threading.Event()
     workers = [Worker(box, f"w{n}", random.Random(seed + n), stop) for n in range(4)]
@@ -195,7 +194,7 @@ def test_case_o3_o7_sigkill_under_load(any_box: Installed) -> None:
         for thread in threads:
             thread.start()
         try:
-            for _ in range(_KILLS):
+            for _ in range(kills):
                 threading.Event().wait(choice.uniform(0.1, 0.9))
                 kill_agent(box)
         finally:
@@ -203,12 +202,12 @@ def test_case_o3_o7_sigkill_under_load(any_box: Installed) -> None:
             for thread in threads:
                 thread.join(120)
         _check_acknowledged(box, workers)
+        assert sum(w.done for w in workers) > kills, "the load was none"
     assert_nothing_left(box, before)
 
 
 def _check_acknowledged(box: Installed, workers: list[Worker]) -> None:
     assert [p for w in workers for p in w.problems] == []
-    assert sum(w.done for w in workers) > _KILLS, "the load was none"
     for worker in workers:
         wrong = {
             identity: (wanted, _settled(box, identity))
@@ -332,8 +331,9 @@ def test_case_120_provision_keeps_containers(any_box: Installed) -> None:
         assert box.docker("logs", "keeper0").status == 0
 
 
-def test_case_130_many_runs_at_once(box: Installed) -> None:
-    """Forty at the same time: forty addresses, forty ports, and nothing left."""
+def test_case_130_many_runs_at_once(box: Installed, long: bool) -> None:
+    """Forty (500) at the same time: as many addresses and ports, and nothing left."""
+    count = 500 if long else 40
     before = traces.look(box.host)
     failed: list[str] = []
 
@@ -347,7 +347,7 @@ def test_case_130_many_runs_at_once(box: Installed) -> None:
         if (made.status, started.status) != (201, 204):
             failed.append(f"{made.body!r} {started.body!r}")
 
-    threads = [threading.Thread(target=one, args=(n,)) for n in range(40)]
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -357,7 +357,7 @@ def test_case_130_many_runs_at_once(box: Installed) -> None:
     assert isinstance(listed, list)
     addresses = {one["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] for one in listed}
     ports = {one["Ports"][0]["PublicPort"] for one in listed}
-    assert (len(listed), len(addresses), len(ports)) == (40, 40, 40)
+    assert (len(listed), len(addresses), len(ports)) == (count, count, count)
     assert_nothing_left(box, before)
 
 
