@@ -72,7 +72,7 @@ def failure(call: str, code: str, text: str, status: int = 0) -> DriverError:
     """The error of `call` with Amazon's `code` and `text`; `status` is HTTP's, 0 when unknown."""
     kind = _kind(code, status)
     said = re.sub(r"\s*Encoded authorization failure message:.*", "", text, flags=re.DOTALL)
-    message = f"{call}: {code}: {said[:_LONGEST].strip()}" if code else f"{call}: {said[:_LONGEST]}"
+    message = ": ".join(part for part in (call, code, said[:_LONGEST].strip()) if part)
     return kind(message, hint=_HINTS.get(code, ""))
 
 

@@ -41,6 +41,7 @@ _IMAGES = (
     (DEBIAN_ARM, "debian-13-arm64-20261101-2000", _DEBIAN, "arm64",
      "/aws/service/debian/release/13/latest/arm64"),
 )  # fmt: skip
+Environ = dict[str, Any]  # WSGI's
 _CODES = {
     "pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64,
     "stopped": 80,
@@ -191,7 +192,7 @@ class MotoLab:
 
     # -- answering
 
-    def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+    def _answer(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         length = int(environ.get("CONTENT_LENGTH") or 0)
         body = environ["wsgi.input"].read(length)
         asked = dict(parse_qsl(body.decode("latin-1"), keep_blank_values=True))
@@ -205,7 +206,7 @@ class MotoLab:
         return [answer]
 
     def _do(
-        self, action: str, asked: dict[str, str], body: bytes, environ: dict[str, Any]
+        self, action: str, asked: dict[str, str], body: bytes, environ: Environ
     ) -> tuple[int, bytes]:
         waiting = self.script.faults.get(action)
         fault = waiting.pop(0) if waiting else None
@@ -233,7 +234,7 @@ class MotoLab:
             return fault.status, _error(fault.code, fault.message)
         return status, answer
 
-    def _moto(self, body: bytes, environ: dict[str, Any]) -> tuple[int, bytes]:
+    def _moto(self, body: bytes, environ: Environ) -> tuple[int, bytes]:
         said: list[str] = []
 
         def start(status: str, headers: object, info: object = None) -> Callable[[bytes], None]:
@@ -343,11 +344,13 @@ class MotoLab:
 
     def _terminated(self, instance: Any, asked: dict[str, str]) -> None:
         host = self.hosts.find(instance.id) if self.hosts else None
-        self._become(instance, "shutting-down", "terminated", self._begin(host and host.destroy))
+        self._become(
+            instance, "shutting-down", "terminated", self._begin(host.destroy if host else None)
+        )
 
     def _rebooted(self, instance: Any, asked: dict[str, str]) -> None:
         host = self.hosts.find(instance.id) if self.hosts else None
-        self._begin(host and host.reboot)
+        self._begin(host.reboot if host else None)
 
     def _become(self, instance: Any, now: str, then: str, ready: Callable[[], bool]) -> None:
         instance._state.name, instance._state.code = now, _CODES[now]
@@ -377,6 +380,7 @@ class MotoLab:
         from moto.ec2.models.amis import Ami
         from moto.ssm.models import Parameter, ssm_backends
 
+        made: Any = Parameter  # abstract to mypy, not to moto
         now = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
         parameters = ssm_backends[ACCOUNT][REGION]._parameters
         for ident, name, owner, architecture, parameter in _IMAGES:
@@ -386,7 +390,7 @@ class MotoLab:
                 root_device_type="ebs", root_device_name="/dev/xvda",
             )  # fmt: skip
             parameters[parameter].append(
-                Parameter(
+                made(
                     account_id=ACCOUNT, name=parameter, value=ident, parameter_type="String",
                     description=None, allowed_pattern=None, keyid=None, last_modified_date=now,
                     version=1, data_type="text",
