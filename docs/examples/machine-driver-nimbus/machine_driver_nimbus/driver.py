@@ -107,7 +107,7 @@ class NimbusDriver:
 
 
 def _found(ctx: DriverContext) -> Server | None:
-    return next(iter(Nimbus(ctx).servers()), None)
+    return next(iter(Nimbus(ctx).find_servers()), None)
 
 
 def _wait(ctx: DriverContext, nimbus: Nimbus, ident: str, status: str) -> None:
