@@ -15,7 +15,7 @@ from drivers.api import DriverContext
 from drivers.caller import caller_cidr
 from drivers.digitalocean import plan
 from drivers.digitalocean.account import Account
-from drivers.digitalocean.creation import USER_DATA_LIMIT
+from drivers.digitalocean.creation import OWN_USER_DATA_LIMIT
 from drivers.digitalocean.refusals import SIGN_IN
 from drivers.digitalocean.things import Image, Plan, Region
 from drivers.errors import AuthError, CannotError, DriverError, GoneError
@@ -84,8 +84,8 @@ def _user_data_problem(path: Path) -> Problems:
     except UnicodeDecodeError:
         yield f"the user data {path} is no text in UTF-8"
     else:
-        if len(data) > USER_DATA_LIMIT:
-            yield f"the user data {path} is larger than {USER_DATA_LIMIT // 1024} KiB"
+        if len(data) > OWN_USER_DATA_LIMIT:
+            yield f"the user data {path} is larger than {OWN_USER_DATA_LIMIT // 1024} KiB"
 
 
 def _key_problem(path: Path) -> Problems:

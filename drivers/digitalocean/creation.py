@@ -32,6 +32,8 @@ from drivers.polling import Backoff, NotYet, retried, wait_until
 T = TypeVar("T")
 
 USER_DATA_LIMIT: Final = 64 * 1024  # bytes (API reference, droplets_create: user_data)
+# What is left of it for the user's own beside ours, in the base64 of a MIME archive.
+OWN_USER_DATA_LIMIT: Final = 40 * 1024
 SETTLE_SECONDS: Final = 45.0  # what was made must be listed by then
 _ENSURE_SECONDS: Final = 240.0
 _ACTIVE_SECONDS: Final = 300.0
@@ -302,6 +304,7 @@ def _as_text(user_data: bytes) -> str:
         return user_data.decode()
     except UnicodeDecodeError:
         raise InvalidError(
-            f"DigitalOcean takes {USER_DATA_LIMIT // 1024} KiB of user data, with ours in it",
+            f"the user data is too large: DigitalOcean takes {USER_DATA_LIMIT // 1024} KiB of "
+            f"text, which is {OWN_USER_DATA_LIMIT // 1024} KiB of your own",
             hint="Make the file of --digitalocean-userdata smaller: have it fetch the rest.",
         ) from None

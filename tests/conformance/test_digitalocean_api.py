@@ -22,6 +22,7 @@ from drivers.errors import (
 from drivers.options import Value
 from drivers.polling import SystemClock
 from drivers.testkit import UUID, ScriptedHost, context, created
+from machine.cloudinit import CloudSeeds
 from tests.support.dolab import Cloud, DoLab, Fault, Lag
 
 TOKEN = "dop_v1_conformance"
@@ -120,12 +121,12 @@ def test_an_unreachable_api_is_one_problem(lab: DoLab, tmp_path: Path) -> None:
 
 def test_user_data_and_keys_are_looked_at(lab: DoLab, cloud: Cloud, tmp_path: Path) -> None:
     large, binary, key = tmp_path / "large", tmp_path / "binary", tmp_path / "key"
-    large.write_text("#" * (64 * 1024 + 1))
+    large.write_text("#" * (40 * 1024 + 1))
     binary.write_bytes(b"\x1f\x8b\xff")
     key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
     key.chmod(0o644)
     found = DRIVER.check(ctx_of(lab, tmp_path, userdata=str(large)))
-    assert found == [f"the user data {large} is larger than 64 KiB"]
+    assert found == [f"the user data {large} is larger than 40 KiB"]
     found = DRIVER.check(ctx_of(lab, tmp_path, userdata=str(binary)))
     assert found == [f"the user data {binary} is no text in UTF-8"]
     found = DRIVER.check(ctx_of(lab, tmp_path, **{"ssh-key-path": str(key)}))
@@ -133,6 +134,23 @@ def test_user_data_and_keys_are_looked_at(lab: DoLab, cloud: Cloud, tmp_path: Pa
         f"the SSH key {key} is readable by others: chmod 600 it",
         f"the SSH public key {key}.pub is not there, and no fingerprint is given",
     ]
+
+
+def test_user_data_goes_as_text_or_not_at_all(lab: DoLab, cloud: Cloud, tmp_path: Path) -> None:
+    """The real seed: it is compressed when it comes near the limit, and JSON can't carry that."""
+    given = tmp_path / "user-data"
+    given.write_text("#!/bin/sh\n" + "#" * (40 * 1024 - 10))
+    ctx = ctx_of(lab, tmp_path, userdata=str(given))
+    ctx = dataclasses.replace(ctx, seeds=CloudSeeds("web", UUID, tmp_path / "machine"))
+    assert DRIVER.check(ctx) == []
+    made = created(DRIVER, ctx)
+    (sent,) = cloud.seeds.values()
+    assert sent.startswith("Content-Type: multipart/mixed")
+    DRIVER.remove(made)
+    given.write_text("#!/bin/sh\n" + "#" * (50 * 1024))
+    with pytest.raises(InvalidError, match="40 KiB of your own"):
+        created(DRIVER, ctx)
+    assert cloud.drops == {}
 
 
 def test_a_resumed_create_is_not_told_of_its_own_droplet(

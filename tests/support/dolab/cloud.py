@@ -337,7 +337,7 @@ class Cloud:
     def _resize(self, droplet: Doc, body: Doc) -> None:
         size = _first(self.sizes, "slug", body.get("size"), "size")
         if droplet["status"] != "off":
-            raise wrong("Droplet must be powered off to be resized.")
+            raise wrong("Droplet is currently on. Please power it off to run this event.")
         if size["disk"] < droplet["disk"]:
             raise wrong("This size is not available: its disk is smaller.")
         droplet.update(

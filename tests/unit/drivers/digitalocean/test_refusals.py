@@ -22,6 +22,13 @@ SAID = [
     (409, "conflict", "duplicate name", ConflictError),
     (409, "conflict", "attached volume cannot be deleted", ConflictError),
     (422, "unprocessable_entity", "Droplet already has a pending event.", ConflictError),
+    (
+        422,
+        "unprocessable_entity",
+        "Droplet is currently on. Please power it off to run this event.",
+        ConflictError,
+    ),
+    (422, "unprocessable_entity", "You must specify a positive value for ports.", InvalidError),
     (422, "unprocessable_entity", "SSH Key is already in use on your account", ConflictError),
     (
         422,
