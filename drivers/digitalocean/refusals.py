@@ -31,7 +31,7 @@ _QUOTA: Final = re.compile(
 )
 _CONFLICT: Final = re.compile(
     r"pending event|already in use|already exists|duplicate name|attached volume"
-    r"|attached to a droplet|is locked|currently on|must be (powered )?off|already attached",
+    r"|attached to a droplet|is locked|currently o(n|ff)|already (powered )?o(n|ff)|must be (powered )?off|already attached",
     re.IGNORECASE,
 )
 _BY_STATUS: Final = {

@@ -51,10 +51,12 @@ class Laptop:
         return str(out.decode().strip())
 
     def create(self, name: str, *more: str) -> None:
-        self.run(
-            str(MACHINE), "-D", "create", "-d", "digitalocean", *more,
-            "--engine-registry-mirror", self._mirror, name, timeout=240,
-        )  # fmt: skip
+        self.run(*self.creating(name, *more), timeout=240)
+
+    def creating(self, name: str, *more: str) -> list[str]:
+        """The command line of a create."""
+        mirror = ["--engine-registry-mirror", self._mirror]
+        return [str(MACHINE), "-D", "create", "-d", "digitalocean", *more, *mirror, name]
 
     def machine(self, *arguments: str, timeout: float = 120) -> str:
         return self.run(str(MACHINE), *arguments, timeout=timeout)
@@ -164,6 +166,27 @@ def test_a_create_that_loses_its_answers_is_run_again(
     assert cloud.inventory() == []
     assert machines.hosts.left() == []
     _is_nowhere(TOKEN, laptop)
+
+
+def test_a_create_that_is_killed_when_its_droplet_is_made_goes_on(
+    laptop: Laptop, dolab: DoLab, cloud: Cloud, machines: LabMachines
+) -> None:
+    """Killed after the call and before its answer; no list shows the droplet yet (case 154)."""
+    cloud.lag = Lag(listed=4)
+    dolab.faults.append(Fault("POST", "droplets", hold=60))
+    with subprocess.Popen(
+        laptop.creating("web"), env=laptop.environment, stderr=subprocess.DEVNULL
+    ) as first:
+        try:
+            wait_until(lambda: bool(cloud.drops), 60, "a droplet")
+        finally:
+            first.kill()
+    laptop.create("web")
+    assert len(cloud.drops) == 1
+    assert b"Resuming the create" in laptop.said
+    laptop.machine("rm", "-y", "web")
+    assert cloud.inventory() == []
+    assert machines.hosts.left() == []
 
 
 def _uuid(laptop: Laptop, name: str) -> str:

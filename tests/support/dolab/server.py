@@ -25,7 +25,7 @@ class Fault:
     """What goes wrong with the next `times` requests of this method whose path matches.
 
     `status`: refused with it. `drop`: the connection ends "before" anything is done, or "after" it
-    was. `delay`: seconds before the answer. `skip`: so many matching requests pass first.
+    was. `delay`: seconds before anything is done; `hold`: before the answer. `skip`: so many matching requests pass first.
     """
 
     method: str
@@ -34,6 +34,7 @@ class Fault:
     message: str = "Server Error"
     drop: str = ""
     delay: float = 0.0
+    hold: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
     times: int = 1
     skip: int = 0
@@ -253,6 +254,8 @@ class _Handler(BaseHTTPRequestHandler):
         except ApiError as err:
             status = err.status
             document = {"id": err.ident, "message": err.message, "request_id": "4d9d8375"}
+        if fault and fault.hold:
+            lab.pause(fault.hold)
         if fault and fault.drop == "after":
             self._hang_up()
             return

@@ -28,6 +28,7 @@ SAID = [
         "Droplet is currently on. Please power it off to run this event.",
         ConflictError,
     ),
+    (422, "unprocessable_entity", "Droplet is already powered off.", ConflictError),
     (422, "unprocessable_entity", "You must specify a positive value for ports.", InvalidError),
     (422, "unprocessable_entity", "SSH Key is already in use on your account", ConflictError),
     (
