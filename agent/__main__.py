@@ -48,6 +48,8 @@ _log = logging.getLogger("agent")
 
 
 def main() -> None:
+    # Loading makes objects that stay; looking for garbage among them costs a tenth of the start.
+    gc.disable()
     sys.exit(run(sys.argv[1:], os.environ))
 
 
@@ -111,6 +113,8 @@ def _act(arguments: argparse.Namespace, config: Config, environ: Mapping[str, st
 def _run_command(arguments: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> None:
     from agent import wiring
 
+    if arguments.command != "serve":
+        gc.enable()
     if arguments.command == "teardown":
         wiring.teardown(config, __version__)
         return
@@ -190,6 +194,7 @@ async def _serve(agent: Agent, path: str, environ: Mapping[str, str]) -> None:
         _write_pid(pid_file)
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.freeze()
+        gc.enable()
         notify(environ, "READY=1")
         _log.info("version %s is ready", __version__)
 

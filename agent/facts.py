@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import uuid
+from collections.abc import Callable
 from typing import Final
 
 from agent.api.backend import HostFacts
@@ -29,8 +30,11 @@ _VERSION: Final = re.compile(r"\b[0-9]+\.[0-9]+[0-9A-Za-z.+~-]*")
 _OS_RELEASE: Final = ("/etc/os-release", "/usr/lib/os-release")
 
 
-def host_facts(config: Config, runtime: str, version: str) -> HostFacts:
-    """`runtime`: the name of the chosen OCI runtime.  Raises OSError (the data folder)."""
+def host_facts(
+    config: Config, runtime: str, version: str, version_of: Callable[[str], str]
+) -> HostFacts:
+    """`runtime`: the name of the chosen OCI runtime; `version_of`: `program_version` or what
+    knows its answers already.  Raises OSError (the data folder)."""
     system = os.uname()
     release = os_release()
     return HostFacts(
@@ -45,8 +49,8 @@ def host_facts(config: Config, runtime: str, version: str) -> HostFacts:
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         cgroup_version="2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
         runtime=runtime,
-        runtime_version=program_version(runtime),
-        conmon_version=program_version("conmon"),
+        runtime_version=version_of(runtime),
+        conmon_version=version_of("conmon"),
         root=config.root,
         agent_version=version,
         labels=config.labels,

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,6 +86,13 @@ def compose(config: Config, version: str) -> Agent:
     make_private(config.run, _RUN_MODE)
     with contextlib.ExitStack() as stack:
         stack.callback(RootLock(config.root).close)
+        # Programs are asked for their versions while everything else is opened.
+        asking = ThreadPoolExecutor(2, thread_name_prefix="versions")
+        stack.callback(asking.shutdown)
+        runtime_name = "crun" if config.runtime == "auto" else config.runtime
+        asked = {
+            name: asking.submit(facts.program_version, name) for name in (runtime_name, "conmon")
+        }
         clock = SystemClock()
         records = SqliteRecords(config.root)
         stack.callback(records.close)
@@ -105,7 +113,12 @@ def compose(config: Config, version: str) -> Agent:
             inside=runtime,
             transfers=images.transfers(),
         )
-        host = facts.host_facts(config, runtime.name, version)
+
+        def version_of(name: str) -> str:
+            return asked[name].result() if name in asked else facts.program_version(name)
+
+        host = facts.host_facts(config, runtime.name, version, version_of)
+        asking.shutdown()
         settings = Settings(root=config.root, boot_id=boot_id())
 
         def builder(runs: Runs) -> Builder:

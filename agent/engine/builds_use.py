@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 from agent.engine.building import (
     Builder,
@@ -22,15 +23,27 @@ from agent.wire.streams import BodyReader
 class BuildsUse:
     """`agent.api.backend.Builds`"""
 
-    def __init__(self, core: Core, builder: Builder | None) -> None:
+    def __init__(self, core: Core, builder: Callable[[], Builder] | None) -> None:
+        """`builder` opens the builder; it is called once, at first use or by `open`: its code is
+        a quarter of the agent's, and the agent shall not start later for it."""
         self._core = core
-        self._maker = builder
+        self._make = builder
+        self._lock = threading.Lock()
+        self._made: Builder | None = None
 
     @property
     def _builder(self) -> Builder:
-        if self._maker is None:
+        if self._make is None:
             raise not_implemented("building images is not served by this engine")
-        return self._maker
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    def open(self) -> None:
+        """Opens the builder, which clears up after builds that a dead agent ran."""
+        if self._make is not None:
+            _ = self._builder
 
     def build(
         self, request: BuildRequest, context: BodyReader, output: BuildOutput, gone: Gone
@@ -68,5 +81,6 @@ class BuildsUse:
         return self._builder.prune(everything=everything)
 
     def close(self) -> None:
-        if self._maker is not None:
-            self._maker.close()
+        with self._lock:
+            if self._made is not None:
+                self._made.close()

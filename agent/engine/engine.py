@@ -29,6 +29,9 @@ from agent.engine.upkeep import Upkeep
 from agent.engine.usage import Usage
 from agent.engine.volumes_use import VolumesUse
 
+# Seconds from the start until the builder is opened if nobody has asked for it.
+_BUILDER_DELAY = 2.0
+
 __all__ = ["Engine", "Ports", "Settings"]
 
 
@@ -50,7 +53,7 @@ class Engine:
         core = Core(ports, facts, settings)
         respawns = Respawns(core)
         self._core = core
-        self.facts = facts
+        self.facts = core.facts
         execs = Execs(core)
         stopping = Stopping(core, respawns)
         removal = Removal(core, respawns, execs, stopping)
@@ -69,7 +72,8 @@ class Engine:
         self.files: backend.ContainerFiles = ContainerFiles(core)
         self.usage: backend.Usage = Usage(core)
         self.upkeep: backend.Upkeep = Upkeep(core, removal, volumes)
-        self._builds = BuildsUse(core, builder(BuildRuns(core)) if builder else None)
+        runs = BuildRuns(core)
+        self._builds = BuildsUse(core, (lambda: builder(runs)) if builder else None)
         self.builds: backend.Builds = self._builds
         self._health = HealthWatch(core)
         self._removal = removal
@@ -81,6 +85,8 @@ class Engine:
         self._recovery.run()
         self._health.start()
         self._sweep_later()
+        core = self._core
+        core.timers.after(_BUILDER_DELAY, lambda: core.jobs.submit(self._builds.open))
 
     def close(self) -> None:
         """Ends threads and subscriptions; the ports are closed by whom made them."""

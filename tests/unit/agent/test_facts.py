@@ -27,7 +27,9 @@ def test_versions():
 
 
 def test_host_facts(tmp_path):
-    facts = host_facts(Config(root=str(tmp_path), labels=("a=b",)), "crun", "1.2")
+    facts = host_facts(
+        Config(root=str(tmp_path), labels=("a=b",)), "crun", "1.2", lambda name: f"{name} 3"
+    )
     assert facts.agent_version == "1.2"
     assert facts.labels == ("a=b",)
     assert facts.memory > 2**20
