@@ -13,6 +13,7 @@ import pytest
 
 from drivers.api import HostState
 from drivers.errors import DriverError
+from drivers.options import Value
 from drivers.plugins.finding import Plugins
 from drivers.testkit import context, created
 from machine.process import LocalRunner
@@ -131,7 +132,7 @@ def test_each_family_of_registered_names(
     driver = Plugins(str(plugin_folder), door, lines.append, lines.append)("standin")
     assert driver is not None
     (tmp_path / "machine").mkdir()
-    given = {
+    given: dict[str, Value | None] = {
         "standin-token": "good-token",
         "standin-cloud": str(cloud),
         "standin-label": ("x", "y z"),
