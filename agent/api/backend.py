@@ -7,7 +7,7 @@ prefixes or names, as users write them.  Errors are `agent.errors.EngineError` w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.engine.building import BuildOutput, BuildRequest, CommitRequest, Gone, Pruned
@@ -324,6 +324,8 @@ class HostFacts:
     registry_mirrors: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     debug: bool = False
+    runtimes: Mapping[str, str] = field(default_factory=dict)  # every OCI runtime's name -> path
+    warnings: tuple[str, ...] = ()  # for /info
 
 
 class Builds(Protocol):

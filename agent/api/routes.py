@@ -27,7 +27,13 @@ from agent.api.handlers import (
     usage,
     volumes,
 )
-from agent.api.handlers.unserved import no_swarm, not_in_swarm, not_yet
+from agent.api.handlers.unserved import (
+    no_checkpoints,
+    no_plugins,
+    no_swarm,
+    not_in_swarm,
+    not_yet,
+)
 from agent.api.version import MINIMUM, Version, page_not_found
 from agent.wire.http import BodyKind
 
@@ -37,7 +43,7 @@ class Service(StrEnum):
 
     SERVED = "served"
     LATER = "not yet"  # 501, names itself
-    SWARM = "no swarm"  # 503, as an engine outside a swarm
+    SWARM = "no swarm"  # 503, as an engine outside a swarm, without plugins and checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +159,7 @@ _PLUGINS: Final = (
     _read("/plugins", system.no_plugins, inline=True),
     _read("/plugins/{name}/json", system.no_such_plugin, inline=True),
     *(
-        _later(method, template, "managing plugins")
+        Row(method, template, no_plugins, Service.SWARM, inline=True)
         for method, template in (
             ("GET", "/plugins/privileges"),
             ("POST", "/plugins/pull"),
@@ -168,8 +174,8 @@ _PLUGINS: Final = (
     ),
 )
 _SWARM: Final = (
-    _later("POST", "/swarm/init", "Swarm (swarm init)"),
-    _later("POST", "/swarm/join", "Swarm (swarm join)"),
+    _swarm("POST", "/swarm/init"),
+    _swarm("POST", "/swarm/join"),
     Row("POST", "/swarm/leave", not_in_swarm, Service.SWARM, inline=True),
     *(
         _swarm(method, template)
@@ -205,6 +211,15 @@ _SWARM: Final = (
     ),
 )
 
+# Of Docker Engine, though not of the specification.
+_CHECKPOINTS: Final = tuple(
+    Row(method, template, no_checkpoints, Service.SWARM, inline=True)
+    for method, template in (
+        ("GET", "/containers/{id}/checkpoints"),
+        ("POST", "/containers/{id}/checkpoints"),
+        ("DELETE", "/containers/{id}/checkpoints/{checkpoint}"),
+    )
+)
 ROUTES: Final[tuple[Row, ...]] = (
     *_SYSTEM,
     *_CONTAINERS,
@@ -212,6 +227,7 @@ ROUTES: Final[tuple[Row, ...]] = (
     *_VOLUMES_AND_NETWORKS,
     *_PLUGINS,
     *_SWARM,
+    *_CHECKPOINTS,
 )
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from agent.api.backend import HostFacts
+from agent.engine import runtimefloor
 from agent.engine.attachments import Attachments
 from agent.engine.book import Book
 from agent.engine.claims import VolumeClaims
@@ -88,7 +89,13 @@ class Core:
 
     def __init__(self, ports: Ports, facts: HostFacts, settings: Settings) -> None:
         self.ports = ports
-        self.facts = facts
+        self.facts = dataclasses.replace(
+            facts,
+            runtimes=ports.inside.runtimes,
+            warnings=tuple(
+                filter(None, [runtimefloor.warning(facts.runtime, facts.runtime_version)])
+            ),
+        )
         self.settings = settings
         self.book = Book()
         self.timers = Timers(ports.clock)

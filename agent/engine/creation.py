@@ -28,6 +28,7 @@ from agent.engine import (
 )
 from agent.engine.core import Core
 from agent.engine.model import (
+    ANY_RUNTIME,
     Container,
     ContainerConfig,
     HostConfig,
@@ -88,6 +89,7 @@ class Creation:
             signals.number(config.stop_signal)
         merging.validate(config)
         capnames.validate(host.cap_add, host.cap_drop)
+        self._check_runtime(host.runtime)
         for one in host.mounts:
             if one.type == "bind" and one.source.startswith("/") and not one.create_mountpoint:
                 self._core.files.require_source(one.source)
@@ -99,6 +101,11 @@ class Creation:
                 realtime=self._core.ports.inside.real_time,
             ),
         )
+
+    def _check_runtime(self, name: str) -> None:
+        facts = self._core.facts
+        if name not in {"", facts.runtime, ANY_RUNTIME, *facts.runtimes}:
+            raise invalid(f"unknown or invalid runtime name: {name:.100}")
 
     def _container(self, request: CreateRequest, image: Image) -> Container:
         host = self._resolved(request.host_config)
@@ -118,7 +125,10 @@ class Creation:
             args=args,
             mounts=mountspec.plan(host, config.volumes, names.random_id, self._inherited(host)),
             given_config=request.given_config,
-            given_host_config=request.given_host_config,
+            given_host_config={
+                **request.given_host_config,
+                "Runtime": request.host_config.runtime or self._core.facts.runtime,
+            },
             networks=request.networks,
         )
         return networks_use.settled(container, self._core.ports.network.networks())

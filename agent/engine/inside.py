@@ -120,6 +120,11 @@ class Inside(Protocol):
         ...
 
     @property
+    def runtimes(self) -> Mapping[str, str]:
+        """The OCI runtimes of this host, name -> path."""
+        ...
+
+    @property
     def real_time(self) -> bool:
         """Whether this host's kernel gives real-time CPU time to groups."""
         ...

@@ -149,6 +149,9 @@ class Resources:
     blkio_write_iops: tuple[BlockLimit, ...] = ()
 
 
+ANY_RUNTIME = "io.containerd.runc.v2"  # containerd's name for it: the default one is meant
+
+
 @dataclass(frozen=True)
 class HostConfig:
     """HostConfig of the API: the host-bound half of a container's intent."""
@@ -186,6 +189,7 @@ class HostConfig:
     log_driver: str = ""  # "" = json-file behaviour
     log_options: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    runtime: str = ""  # an OCI runtime's name; "" = the engine's default
     resources: Resources = Resources()
 
 

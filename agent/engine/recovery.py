@@ -60,6 +60,8 @@ class Recovery:
     def run(self) -> None:
         """Raises EngineError when the state can't be read or the network can't be set up."""
         core = self._core
+        for text in core.facts.warnings:
+            _log.warning("%s", text.removeprefix("WARNING: "))
         self._load()
         self._finish_intents()
         survivors = {one.container_id: one for one in core.ports.runtime.survivors()}

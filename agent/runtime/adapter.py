@@ -9,11 +9,11 @@ import shutil
 import signal as signals
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agent.engine.inside import Process, Sample
-from agent.engine.model import Container, ExecConfig, LogQuery, Resources
+from agent.engine.model import ANY_RUNTIME, Container, ExecConfig, LogQuery, Resources
 from agent.engine.ports import Exit, Launch, Rootfs, Survivor
 from agent.errors import EngineError, conflict, internal, invalid, not_found, not_implemented
 from agent.host import process
@@ -48,8 +48,12 @@ from agent.runtime.watcher import Watcher, read_exit
 class OciRuntime:
     """See the port for the contract; `open_runtime` makes it."""
 
-    def __init__(self, settings: RuntimeSettings, name: str, program: str) -> None:
+    def __init__(
+        self, settings: RuntimeSettings, name: str, program: str, runtimes: Mapping[str, str]
+    ) -> None:
+        """`name` and `program` of the default among `runtimes` (name -> path)."""
         self.name = name
+        self.runtimes = runtimes
         self.settings = settings
         self.paths = Paths(settings)
         self._program = program
@@ -68,7 +72,7 @@ class OciRuntime:
         self._launcher = namespace.Launcher(hierarchies.hidden)
         self._watcher = Watcher(self.paths, self.cgroups)
         self._leftovers = Leftovers(self.paths, self.cgroups)
-        self._filters = FilterCache(f"{settings.run}/filters", enabled=name == "crun")
+        self._filters = FilterCache(f"{settings.run}/filters", enabled="crun" in runtimes)
 
     # ------------------------------------------------------------------------------ life of one
 
@@ -87,7 +91,9 @@ class OciRuntime:
             self._watcher.forgotten(container_id)
             if isinstance(error, conmon.RuntimeRefusedError):
                 args = (launch.container.path, *launch.container.args)
-                raise translate.create_error(self.name, error.said, args) from error
+                name = launch.container.host_config.runtime
+                shown = self.name if name in ("", ANY_RUNTIME) else name
+                raise translate.create_error(shown, error.said, args) from error
             if isinstance(error, OSError | process.ProcessError):
                 raise internal(f"failed to create task for container: {error}") from error
             raise
@@ -125,7 +131,7 @@ class OciRuntime:
                 tty=container.config.tty,
                 stdin=container.config.open_stdin,
                 hostname=launch.hostname,
-                program=self._program,
+                program=self._program_of(container),
                 stdin_once=container.config.stdin_once,
             )
             record.save(self.paths, container.id, found)
@@ -191,13 +197,25 @@ class OciRuntime:
         finally:
             os.close(root_fd)
         linux = config["linux"]
-        key = self._filters.key(linux.get("seccomp") if isinstance(linux, dict) else None)
+        program = self._program_of(container)
+        key = ""
+        if os.path.basename(program) == "crun":  # nobody else takes, or keeps, compiled filters
+            key = self._filters.key(linux.get("seccomp") if isinstance(linux, dict) else None)
         if known := self._filters.annotations(key):
             config["annotations"] = known
         with open(f"{bundle}/config.json", "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump(config, file, ensure_ascii=False)
-        argv = conmon.arguments(self.paths, self._program, _monitor_plan(container))
+        argv = conmon.arguments(self.paths, program, _monitor_plan(container))
         return conmon.Monitor(argv), key
+
+    def _program_of(self, container: Container) -> str:
+        """The OCI runtime's path.  INVALID when the one that was asked for is no longer there."""
+        name = container.host_config.runtime
+        if name in ("", ANY_RUNTIME):
+            return self._program
+        if name not in self.runtimes:
+            raise invalid(f"unknown or invalid runtime name: {name}")
+        return self.runtimes[name]
 
     def _facts_for(self, container: Container) -> spec.HostFacts:
         devices = host.all_devices() if container.host_config.privileged else ()
@@ -528,20 +546,28 @@ def parse_size(text: str) -> int:
 _PROBE_LOCK = threading.Lock()
 
 
-def choose(wanted: str) -> tuple[str, str]:
-    """(name, path) of the OCI runtime: crun, else runc.  INTERNAL when there is none."""
-    names = ("crun", "runc") if wanted == "auto" else (wanted,)
+_RUNTIMES = ("crun", "runc")
+
+
+def installed() -> dict[str, str]:
+    """The OCI runtimes on this host, name -> path; the one that is taken by itself first."""
+    paths = {name: shutil.which(name, path=process.ENVIRONMENT["PATH"]) for name in _RUNTIMES}
+    return {name: path for name, path in paths.items() if path}
+
+
+def choose(wanted: str, found: Mapping[str, str]) -> str:
+    """The default's name: crun, else runc.  INTERNAL when there is none that works."""
+    names = _RUNTIMES if wanted == "auto" else (wanted,)
     for name in names:
-        path = shutil.which(name, path=process.ENVIRONMENT["PATH"])
-        if path is None:
-            continue
-        with contextlib.suppress(process.ProcessError):
-            process.run([path, "--version"], timeout=10)
-            return name, path
+        if name in found:
+            with contextlib.suppress(process.ProcessError):
+                process.run([found[name], "--version"], timeout=10)
+                return name
     raise internal(f"no OCI runtime works here (tried {', '.join(names)}): install crun or runc")
 
 
 def open_runtime(settings: RuntimeSettings) -> OciRuntime:
     """The runtime adapter on this host; makes its folders and starts its watcher thread."""
-    name, path = choose(settings.runtime)
-    return OciRuntime(settings, name, path)
+    found = installed()
+    name = choose(settings.runtime, found)
+    return OciRuntime(settings, name, found[name], found)

@@ -18,7 +18,8 @@ def test_version_and_info(box: Installed) -> None:
     assert info["RegistryConfig"]["Mirrors"] == [f"{box.registry.url}/"] or (
         info["RegistryConfig"]["Mirrors"] == [box.registry.url]
     )
-    assert not info.get("Warnings"), info["Warnings"]
+    for one in info.get("Warnings") or ():  # Debian's runtimes are older than the fixes of 2026
+        assert re.fullmatch(r"WARNING: (crun|runc) \S+ is older than .*CVE-.*", one), one
 
 
 def test_pull_shows_progress_and_digest(box: Installed) -> None:

@@ -330,3 +330,24 @@ def test_what_cannot_be_had_is_refused_by_name(box: Installed) -> None:
         done = box.fails("run", "--rm", *flags, "busybox", "true", status=125)
         assert name in done.complaint.lower(), (flags, done)
         assert "Pulling" not in done.complaint, (flags, done)
+
+
+def test_the_runtime_that_is_asked_for_runs_it(box: Installed) -> None:
+    info = box.api("GET", "/info").document
+    runtimes, default = info["Runtimes"], info["DefaultRuntime"]
+    assert isinstance(runtimes, dict)
+    assert default in runtimes
+    for number, asked in enumerate(["", *runtimes, "io.containerd.runc.v2"]):
+        name = f"by{number}"
+        flags = ["--runtime", asked] if asked else []
+        identity = box.docker("run", "-d", "--name", name, *flags, "busybox", "sleep", "9").text
+        host_config = box.inspect(name)["HostConfig"]
+        assert isinstance(host_config, dict)
+        assert host_config["Runtime"] == (asked or default)
+        used = asked if asked in runtimes else default
+        # What they leave of a container: runc a state.json, crun a status.
+        files = box.host.run("ls", f"/run/machine/oci/{identity}").stdout.split()
+        assert ("state.json" in files) is (used == "runc"), (asked, files)
+        assert box.docker("exec", name, "echo", "in").text == "in"
+        box.docker("restart", "-t", "0", name)
+        box.docker("rm", "-f", name)

@@ -112,7 +112,7 @@ def info(api: Api, _call: Call) -> Answer:
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
                 "Authorization": None,
-                "Log": ["json-file"],
+                "Log": ["json-file", "local", "none"],
             },
             **_ABILITIES,
             "Debug": facts.debug,
@@ -141,7 +141,7 @@ def info(api: Api, _call: Call) -> Answer:
             "Labels": list(facts.labels),
             "ExperimentalBuild": False,
             "ServerVersion": facts.agent_version,
-            "Runtimes": {facts.runtime: {"path": facts.runtime}},
+            "Runtimes": {name: {"path": path} for name, path in facts.runtimes.items()},
             "DefaultRuntime": facts.runtime,
             "Swarm": _SWARM,
             "LiveRestoreEnabled": True,
@@ -153,7 +153,7 @@ def info(api: Api, _call: Call) -> Answer:
             "SecurityOptions": _security_options(facts.cgroup_version),
             "FirewallBackend": {"Driver": "nftables"},
             "CDISpecDirs": [],
-            "Warnings": None,
+            "Warnings": list(facts.warnings) or None,
         }
     )
 

@@ -26,5 +26,13 @@ def no_swarm(_api: Api, _call: Call) -> Answer:
     raise unavailable(NOT_A_MANAGER)
 
 
+def no_plugins(_api: Api, _call: Call) -> Answer:
+    raise unavailable("This engine has no plugins, and installs none")
+
+
+def no_checkpoints(_api: Api, _call: Call) -> Answer:
+    raise unavailable("Checkpoints are an experimental feature that this engine does not have")
+
+
 def not_in_swarm(_api: Api, _call: Call) -> Answer:
     raise unavailable("This node is not part of a swarm")

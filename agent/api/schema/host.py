@@ -156,13 +156,6 @@ def _mode_of(*allowed: str) -> Reader:
     return read
 
 
-def _runtime(value: object, where: str) -> str:
-    name = text(value, where)
-    if name not in {"", "crun", "runc", "io.containerd.runc.v2"}:
-        raise invalid(f"unknown or invalid runtime name: {printable(name)}")
-    return name
-
-
 _SIZE: Final = re.compile(r"[0-9]{1,15}([bkmg]|[kmg]b)?", re.IGNORECASE)
 
 
@@ -367,7 +360,7 @@ HOST_CONFIG: Final = Table(
         Field("UsernsMode", _user_namespace),
         Field("ShmSize", integer, "shm_size"),
         Field("Sysctls", text_map, "sysctls"),
-        Field("Runtime", _runtime),
+        Field("Runtime", text, "runtime"),
         unserved("Isolation", "default"),
         *RESOURCES.fields,
         Field("Mounts", mounts, "mounts"),

@@ -278,7 +278,6 @@ _COMPUTED: Final = frozenset(
         "CgroupnsMode",
         "IpcMode",
         "ShmSize",
-        "Runtime",
         "MemorySwap",
         "MemorySwappiness",
         "OomKillDisable",
@@ -311,7 +310,7 @@ def _computed(config: HostConfig, cgroup_version: str) -> Document:
         "CgroupnsMode": config.cgroupns_mode or ("private" if private_cgroup else "host"),
         "IpcMode": config.ipc_mode or "private",
         "ShmSize": config.shm_size or DEFAULT_SHM,
-        "Runtime": "runc",
+        "Runtime": "runc",  # of containers made before it was kept
         "MemorySwap": swap,
         "MemorySwappiness": limits.memory_swappiness,
         "OomKillDisable": limits.oom_kill_disable if cgroup_version == "1" else None,

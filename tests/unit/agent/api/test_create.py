@@ -201,7 +201,6 @@ def test_ports():
         ({"HostConfig": {"Ulimits": [{"Name": "core", "Soft": 2, "Hard": 1}]}},
          "soft limit must be less than or equal"),
         ({"HostConfig": {"Devices": [{"PathOnHost": "fuse"}]}}, "invalid device path"),
-        ({"HostConfig": {"Runtime": "kata"}}, "unknown or invalid runtime name: kata"),
         ({"HostConfig": {"LogConfig": {"Config": {"max-size": "big"}}}}, "invalid size: 'big'"),
         ({"HostConfig": {"IpcMode": "odd"}}, "invalid IpcMode: odd"),
         ({"HostConfig": {"PidMode": "container:"}}, "invalid PidMode"),

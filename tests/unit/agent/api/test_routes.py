@@ -17,10 +17,11 @@ ROUTER = Router()
 
 
 def test_the_table_is_the_specification():
-    ours = {(row.method, row.template) for row in ROUTES}
+    found = {(row.method, row.template) for row in ROUTES}
+    ours = {one for one in found if "/checkpoints" not in one[1]}  # docker has them outside of it
     theirs = {(method, path) for path, methods in paths().items() for method in methods}
     assert ours == theirs
-    assert len(ours) == len(ROUTES), "a row twice"
+    assert len(found) == len(ROUTES), "a row twice"
 
 
 def find(method, path, version=CURRENT):
