@@ -431,7 +431,7 @@ class FakeRuntime(Fake):
 
     block_weight = False
     real_time = False
-    runtimes: Mapping[str, str] = {"crun": "/usr/bin/crun"}  # noqa: RUF012 - never changed
+    runtimes: Mapping[str, str] = {"crun": "/usr/bin/crun"}
 
     def owner(self, root_fd: int, user: str) -> tuple[int, int]:
         return 1000, 1000

@@ -253,7 +253,7 @@ def _user_namespace(value: object, where: str) -> None:
         )
 
 
-def _cgroup_parent(value: object, where: str) -> str:
+def cgroup_parent(value: object, where: str) -> str:
     """An absolute cgroup path; "x" is "/x", as with Docker Engine's cgroupfs driver."""
     path = text(value, where)
     if not path:
@@ -287,7 +287,7 @@ RESOURCES: Final = Table(
     (
         Field("CpuShares", integer, "cpu_shares"),
         Field("Memory", integer, "memory"),
-        Field("CgroupParent", _cgroup_parent, "cgroup_parent"),
+        Field("CgroupParent", cgroup_parent, "cgroup_parent"),
         Field("BlkioWeight", _block_weight, "blkio_weight"),
         Field("BlkioWeightDevice", array_of(_weight_device), "blkio_weight_device"),
         Field("BlkioDeviceReadBps", array_of(_block_rate), "blkio_read_bps"),
