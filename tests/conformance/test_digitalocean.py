@@ -92,5 +92,7 @@ def _furnish(cloud: Cloud) -> None:
         while droplet["status"] == "new":
             with contextlib.suppress(ApiError):
                 droplet = cloud.droplet(droplet["id"])
-        cloud.act(droplet["id"], {"type": "snapshot", "name": f"{title}-first"})
+        action = cloud.act(droplet["id"], {"type": "snapshot", "name": f"{title}-first"})
+        while action["status"] != "completed":
+            action = cloud.action(action["id"])
     cloud.make_key({"name": "laptop", "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"})

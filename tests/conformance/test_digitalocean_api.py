@@ -17,6 +17,7 @@ from drivers.errors import (
     DriverError,
     GoneError,
     InvalidError,
+    QuotaError,
     TransientError,
 )
 from drivers.options import Value
@@ -281,6 +282,26 @@ def test_a_lost_answer_makes_nothing_twice(
     assert cloud.inventory() == []
 
 
+def test_what_was_refused_for_certain_is_not_waited_for(
+    lab: DoLab, cloud: Cloud, tmp_path: Path
+) -> None:
+    """A 429 makes nothing, and neither does a quota: no list needs to settle."""
+    ctx = ctx_of(lab, tmp_path)
+    lab.faults.append(Fault("POST", "droplets", status=429, headers={"Retry-After": "3"}))
+    before = ctx.clock.monotonic()
+    DRIVER.remove(created(DRIVER, ctx))
+    assert 3 <= ctx.clock.monotonic() - before < 20
+    cloud.droplet_limit = 0
+    before = ctx.clock.monotonic()
+    state: dict[str, object] = {}
+    with pytest.raises(QuotaError, match="exceed your droplet limit"):
+        for made in DRIVER.create(ctx):
+            state[made.key] = made.value
+    DRIVER.remove(dataclasses.replace(ctx, state=state))
+    assert cloud.inventory() == []
+    assert ctx.clock.monotonic() - before < 20
+
+
 def test_a_create_that_is_run_again_soon_waits_for_the_list(
     lab: DoLab, cloud: Cloud, tmp_path: Path
 ) -> None:
@@ -397,7 +418,7 @@ def test_resize_keeps_the_state_and_the_disk(lab: DoLab, cloud: Cloud, tmp_path:
 def test_a_lost_answer_keeps_one_snapshot(lab: DoLab, cloud: Cloud, tmp_path: Path) -> None:
     ctx = created(DRIVER, ctx_of(lab, tmp_path))
     assert isinstance(DRIVER, Snapshot)
-    cloud.lag = Lag(action=3, snapshot=3)
+    cloud.lag = Lag(action=40, snapshot=3)  # longer than a list may take to settle
     lab.faults.append(Fault("POST", r"droplets/\d+/actions", drop="after"))
     DRIVER.snapshot(ctx, "one")
     assert len(cloud.snaps) == 1

@@ -63,6 +63,7 @@ class Cloud:
         self.acts: dict[int, Doc] = {}
         self.vpcs = {one["id"]: one for one in map(vpc, ("nyc3", "fra1"))}
         self.seeds: dict[int, str] = {}  # user data by droplet
+        self._pending: dict[int, str] = {}  # names of snapshots that are being taken, by action
         self._late: dict[tuple[str, object], int] = {}
         self._numbers = itertools.count(3164444)
 
@@ -270,7 +271,9 @@ class Cloud:
         if kind in {"power_on", "power_off", "shutdown", "reboot", "power_cycle"}:
             self.machines.turn(ident, kind)
         elif kind == "snapshot":
-            self._snapshot(droplet, str(body.get("name") or now()))
+            action = self._action(ident, kind)
+            self._pending[action["id"]] = str(body.get("name") or now())
+            return action
         elif kind == "restore":
             self._restore(droplet, str(body.get("image")))
         elif kind == "resize":
@@ -294,6 +297,8 @@ class Cloud:
         droplet = self.drops.get(action["resource_id"])
         if droplet:
             droplet["locked"] = False
+            if name := self._pending.pop(action["id"], ""):
+                self._snapshot(droplet, name)
 
     def _action(self, ident: int, kind: str) -> Doc:
         number = next(self._numbers)
