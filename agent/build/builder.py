@@ -216,7 +216,10 @@ def check_syntax(syntax: str) -> None:
         return
     name = syntax.removeprefix("docker.io/").partition("@")[0].partition(":")[0]
     if name not in _OWN_SYNTAX:
-        raise not_implemented(f"unsupported syntax directive: {syntax[:200]}")
+        raise not_implemented(
+            f"unsupported syntax directive: {syntax[:200]}: this engine builds the language of "
+            "docker/dockerfile:1 itself and runs no other frontend; change or remove the line"
+        )
 
 
 def split_tag(text: str) -> tuple[str, str]:

@@ -283,9 +283,10 @@ class Connector:
     def _handshake(
         self, sock: socket.socket, where: Origin, cancel: Cancellation, *, insecure: bool
     ) -> socket.socket:
-        context = tls_context(self._settings.certificates, where[1], where[2], insecure=insecure)
-        sock.settimeout(self._timeouts.stall)
+        folders, timeout = self._settings.certificates, self._timeouts.stall
         try:
+            context = tls_context(folders, where[1], where[2], insecure=insecure)
+            sock.settimeout(timeout)
             with cancel.on_cancel(lambda: _shut(sock)):
                 return context.wrap_socket(sock, server_hostname=where[1])
         except TimeoutError as error:

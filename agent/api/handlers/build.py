@@ -43,6 +43,12 @@ def build_request(query: Query, auths: str, secrets: str = "") -> BuildRequest:
             raise not_served(what)
     if query.get("outputs"):
         raise not_served("build outputs (BuildKit)")
+    if query.get("securityopt") not in ("", "null", "[]"):
+        raise invalid(
+            "The daemon on this platform does not support setting security options on build"
+        )
+    if query.get("isolation") not in ("", "default"):
+        raise invalid(f'Unsupported isolation: "{printable(query.get("isolation")[:100])}"')
     platform = query.get("platform")
     if platform and not _PLATFORM.fullmatch(platform):
         raise invalid(f'"{printable(platform)}" is an invalid platform')
@@ -68,6 +74,14 @@ def build_request(query: Query, auths: str, secrets: str = "") -> BuildRequest:
     )
 
 
+def _cgroup_parent(path: str) -> str:
+    """As HostConfig's: an absolute path, "x" is "/x"."""
+    parts = [part for part in path.split("/") if part]
+    if any(part in (".", "..") or not part.isprintable() for part in parts):
+        raise invalid(f"invalid cgroup parent: '{printable(path)}'")
+    return f"/{'/'.join(parts)}" if parts else ""
+
+
 def _resources(query: Query) -> Resources:
     return Resources(
         memory=_size(query, "memory"),
@@ -78,6 +92,7 @@ def _resources(query: Query) -> Resources:
         cpuset_cpus=query.get("cpusetcpus"),
         cpuset_mems=query.get("cpusetmems"),
         ulimits=_ulimits(query.get("ulimits")),
+        cgroup_parent=_cgroup_parent(query.get("cgroupparent")),
     )
 
 

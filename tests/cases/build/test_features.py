@@ -248,6 +248,17 @@ def test_build_limits_reach_the_container(engine: Engine) -> None:
     assert str(64 << 20) in said.text
 
 
+def test_cgroup_parent(engine: Engine) -> None:
+    said = engine.build(
+        "FROM busybox\nRUN cat /proc/self/cgroup /proc/1/cgroup\n",
+        cgroupparent=f"{engine.folder.name}-builds",
+        nocache=1,
+    )
+    assert said.error == "", said.lines
+    assert f":/{engine.folder.name}-builds/" in said.text
+    assert engine.build("FROM busybox\n", cgroupparent="/../x").status == 400
+
+
 def test_build_args(engine: Engine) -> None:
     said = engine.build(
         "ARG G=global\nFROM busybox\nARG G\nARG D=default\nARG N\nARG O=over\nENV O=env\n"
@@ -367,6 +378,8 @@ def test_prune(engine: Engine) -> None:
         ({"t": "a@sha256:" + "0" * 64}, 400),
         ({"platform": "a b"}, 400),
         ({"remote": "client-session"}, 400),
+        ({"securityopt": '["label=x"]'}, 400),
+        ({"isolation": "hyperv"}, 400),
     ],
 )
 def test_refused_parameters(engine: Engine, query: dict[str, object], status: int) -> None:

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from agent.errors import EngineError, Kind
 from agent.images.cancel import Cancellation
-from agent.images.connection import Connector, Request, TlsError
+from agent.images.connection import Connector, Request, TlsError, TransientError
 from agent.images.settings import RegistrySettings
 from tests.cases.images.test_registry import ONE, QUICK
 from tests.support.evilregistry import EvilRegistry, Reply
@@ -80,6 +80,28 @@ def test_case_039_custom_ca_folder(folder: Path) -> None:
         trusted = folder / evil.address
         trusted.mkdir()
         (trusted / "ca.crt").write_bytes((folder / "ca.crt").read_bytes())
+        assert get(evil, folder) == 204
+
+
+def test_client_certificates_of_the_folder(folder: Path) -> None:
+    """`client.cert` and `client.key` beside the CA; only the registry that they belong to asks."""
+    other = folder / "client"
+    other.mkdir()
+    server_context(other, "127.0.0.3")
+    context = server_context(folder, "127.0.0.2")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cafile=other / "ca.crt")
+    with EvilRegistry(tls=context) as evil:
+        evil.script("/x", Reply(204))
+        trusted = folder / evil.address
+        trusted.mkdir()
+        (trusted / "ca.crt").write_bytes((folder / "ca.crt").read_bytes())
+        with pytest.raises((TlsError, TransientError)):
+            get(evil, folder)
+        (trusted / "client.cert").write_bytes((other / "ca.crt").read_bytes())
+        with pytest.raises(EngineError, match=r"can't use .*client\.cert"):
+            get(evil, folder)  # without its key
+        (trusted / "client.key").write_bytes((other / "key.pem").read_bytes())
         assert get(evil, folder) == 204
 
 
