@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import posixpath
@@ -34,10 +35,16 @@ _ON: Final = {HostState.RUNNING, HostState.PAUSED, HostState.STOPPING, HostState
 def create(ctx: DriverContext, hv: Hypervisor, images: Images) -> Iterator[Made]:
     """See drivers.api.Driver.create."""
     state: dict[str, object] = dict(ctx.state)
+    begin = ctx.clock.monotonic()
     for step in (_accelerator, _disk, _extras, _seed, _domain, _boot, _address):
         for made in step(ctx, hv, images, state):
             state[made.key] = made.value
-            yield made
+            if made.key == "started":
+                took = ctx.clock.monotonic() - begin
+                note = f"Starting the virtual machine, made in {took:.1f} s..."
+                yield dataclasses.replace(made, note=note)
+            else:
+                yield made
 
 
 def _accelerator(
@@ -186,7 +193,7 @@ def _boot(
         told = f"KVM does not work there ({err.message}): emulating, which is slow."
         yield Made("accelerator", {"kvm": False, "arch": _host(state)[1]}, told)
         turn_on(ctx, hv)
-    yield Made("started", value=True, note="Starting the virtual machine...")
+    yield Made("started", value=True)
 
 
 def _address(

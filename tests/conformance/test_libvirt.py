@@ -14,7 +14,15 @@ import pytest
 
 from drivers.api import Driver, DriverContext, HostState, Size
 from drivers.errors import ConflictError, GoneError, InvalidError
-from drivers.faults import OTHER_UUID, BreakableDoor, FaultSuite, Rig
+from drivers.faults import (
+    OTHER_UUID,
+    BreakableDoor,
+    Fault,
+    FaultSuite,
+    Killed,
+    Rig,
+    hosts,
+)
 from drivers.libvirt import DRIVER, documents, plan
 from drivers.libvirt.hypervisor import connected
 from drivers.polling import SystemClock
@@ -25,6 +33,12 @@ from tests.support.bootsector import HELLO, tiny_disk
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 SOMEONE = "11111111-2222-4333-8444-555555555555"
 NETWORK = "someones"
+SHARED_CALLS = frozenset(
+    {
+        "virStoragePoolDefineXML", "virStoragePoolCreate", "virStorageVolUpload",
+        "virNetworkDefineXML", "virNetworkCreate",
+    }
+)  # fmt: skip
 SOMEONES_DISK = "machine-someones.qcow2"
 
 
@@ -250,12 +264,9 @@ class LibvirtRig:
             found += [f"volume {n}" for n in names if n.startswith(plan.volume_prefix(uuid))]
             if not tags:  # what is shared goes with the last one
                 found += [f"image {n}" for n in names if n.startswith(plan.BASE_PREFIX)]
-                found += [f"pool {p}" for p in self._pools() if p == plan.POOL]
-                found += [
-                    n
-                    for n in self._libvirtd.virsh("net-list", "--all", "--name")
-                    if n == plan.NETWORK
-                ]
+                found += [f"pool {p}" for p in pools if p == plan.POOL]
+                networks = [documents.text_of(one, "name") for one in hv.networks()]
+                found += [f"network {n}" for n in networks if n == plan.NETWORK]
         return sorted(found)
 
     def foreign(self) -> object:
@@ -263,7 +274,8 @@ class LibvirtRig:
             return (
                 hv.domain(SOMEONE),
                 [v.name for v in hv.volumes("someone")],
-                hv.network(NETWORK),
+                documents.text_of(hv.network(NETWORK)[0], "uuid"),
+                hv.network(NETWORK)[1],
             )
 
 
@@ -286,13 +298,33 @@ class TestLibvirtFaults(FaultSuite):
         return LibvirtRig(folder, self.libvirtd, self.image, NETWORK)
 
 
-class TestLibvirtNetworkFaults(FaultSuite):
-    """The same with our own network."""
+class TestShared:
+    """Faults while network, pool and image are made, which machines share."""
 
-    every = 31
-    creates = ("virNetworkCreate", "virNetworkDefineXML", "virStoragePoolDefineXML")
     libvirtd: Libvirtd
     image: Path
 
-    def rig(self, folder: Path) -> Rig:
+    def test_a_broken_call_leaves_neither_too_much_nor_too_little(self, tmp_path: Path) -> None:
+        counting = BreakableDoor()
+        self._create(self._rig(tmp_path), counting, {})
+        numbers = [n for n, name in enumerate(counting.calls) if name in SHARED_CALLS]
+        assert len(numbers) >= len(SHARED_CALLS)
+        for number in numbers:
+            for fault in (Fault.KILLED_AFTER, Fault.TIMEOUT_AFTER):
+                where = f"{counting.calls[number]}: {fault.value}"
+                rig = self._rig(tmp_path)
+                state: dict[str, object] = {}
+                with contextlib.suppress(Killed):
+                    self._create(rig, BreakableDoor(at=number, fault=fault), state)
+                self._create(rig, BreakableDoor(), state)
+                assert hosts(rig, UUID) == 1, where
+                DRIVER.remove(dataclasses.replace(rig.context(BreakableDoor()), state=state))
+                assert rig.inventory(UUID) == [], where
+
+    def _rig(self, folder: Path) -> LibvirtRig:
         return LibvirtRig(folder, self.libvirtd, self.image, "")
+
+    def _create(self, rig: LibvirtRig, door: BreakableDoor, state: dict[str, object]) -> None:
+        ctx = dataclasses.replace(rig.context(door), state=dict(state))
+        for made in DRIVER.create(ctx):
+            state[made.key] = made.value
