@@ -23,7 +23,7 @@ from drivers.options import OptionSpec
 from drivers.plugins.flags import Flags
 from drivers.plugins.folder import CREATED, CREATING, REMOVED, STATE_FILE, Folder, Kept
 from drivers.plugins.session import Binary, Session, opened
-from drivers.plugins.vault import Json
+from drivers.plugins.vault import Json, needed
 from drivers.polling import Backoff, NotYet, wait_until
 
 T = TypeVar("T")
@@ -152,7 +152,14 @@ class PluginDriver:
     @contextlib.contextmanager
     def _ready(self, ctx: DriverContext, folder: Folder, kept: Kept) -> Iterator[Session]:
         """A session whose driver is the machine's."""
-        config = folder.config(kept, self._secrets(ctx))
+        secrets = self._secrets(ctx)
+        for spec in self._flags().specs:
+            if spec.name in needed(kept.config) and not secrets.get(spec.name):
+                raise AuthError(
+                    f"--{spec.name} has no value: credentials are not stored",
+                    hint=f"Give it again: export {spec.env[0] if spec.env else spec.name}=...",
+                )
+        config = folder.config(kept, secrets)
         with self._open(ctx) as session:
             session.set_config(config)
             yield session

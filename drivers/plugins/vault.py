@@ -43,6 +43,17 @@ def unseal(config: Json, secrets: Mapping[str, str], kept: Mapping[str, Json]) -
     return _unsealed(config, secrets, kept)
 
 
+def needed(config: Json) -> set[str]:
+    """The secret options whose values `unseal` puts back."""
+    if isinstance(config, list):
+        return set().union(*map(needed, config))
+    if not isinstance(config, dict):
+        return set()
+    if set(config) == {_OPTION}:
+        return {str(config[_OPTION])}
+    return set().union(*map(needed, config.values()))
+
+
 def _sealed(value: Json, place: str, secrets: Mapping[str, str], kept: dict[str, Json]) -> Json:
     if place.count(".") > _DEEPEST:
         raise DriverError("the plugin's configuration is nested too deep")
@@ -81,10 +92,7 @@ def _unsealed(value: Json, secrets: Mapping[str, str], kept: Mapping[str, Json])
     if set(value) == {_OPTION}:
         name = str(value[_OPTION])
         if not secrets.get(name):
-            raise AuthError(
-                f"--{name} has no value: credentials are not stored, so it is needed again",
-                hint="Set its environment variable; `machine create -d DRIVER --help` names it.",
-            )
+            raise AuthError(f"--{name} has no value")
         return secrets[name]
     if set(value) == {_PARTS} and isinstance(value[_PARTS], list):
         return "".join(str(_unsealed(part, secrets, kept)) for part in value[_PARTS])

@@ -122,8 +122,9 @@ def test_no_credential_is_written_or_shown(bench: Bench) -> None:
 def test_a_missing_credential_is_asked_for(bench: Bench) -> None:
     ctx = created(bench.driver, bench.ctx())
     without = dataclasses.replace(ctx, options={**ctx.options, "standin-token": ""})
-    with pytest.raises(AuthError, match="--standin-token has no value"):
+    with pytest.raises(AuthError, match="--standin-token has no value") as caught:
         bench.driver.state(without)
+    assert caught.value.hint == "Give it again: export STANDIN_TOKEN=..."
 
 
 def test_checks_tell_the_plugins_own_reason(bench: Bench) -> None:

@@ -22,7 +22,7 @@ from drivers.plugins.finding import on_path
 from drivers.plugins.flags import Flags, is_secret, name_of, read_flags, values_for, words_of
 from drivers.plugins.folder import CREATED, CREATING, Folder, parse_config
 from drivers.plugins.kinds import as_driver_error, printable
-from drivers.plugins.vault import rebased, seal, unseal
+from drivers.plugins.vault import needed, rebased, seal, unseal
 
 # -- flags
 
@@ -201,7 +201,10 @@ def test_a_new_credential_takes_the_place_of_the_old() -> None:
 
 
 def test_a_missing_credential_is_named() -> None:
-    sealed = seal({"Token": "old"}, {"token": "old"})
+    sealed = seal({"Token": "old", "L": [{"x": "long-secret!"}]}, {"token": "old", "a": "secret!!"})
+    assert needed(sealed.config) == {"token"}
+    sealed = seal({"Token": "old", "L": ["<long-secret>"]}, {"token": "old", "a": "long-secret"})
+    assert needed(sealed.config) == {"token", "a"}
     with pytest.raises(AuthError, match="--token has no value"):
         unseal(sealed.config, {"token": ""}, sealed.kept)
 
