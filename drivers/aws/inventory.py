@@ -12,7 +12,7 @@ from drivers.aws.provider import Cloud
 from drivers.errors import ConflictError, DriverError, GoneError, WaitTimeoutError
 from drivers.polling import Backoff, NotYet, wait_until
 
-_REMOVE_SECONDS: Final = 600.0
+_REMOVE_SECONDS: Final = 400.0
 _SETTLE_SECONDS: Final = 15.0  # of an empty list, where a create may have been cut off just before
 _ENDED: Final = frozenset({"cancelled", "closed", "failed", "deleted", "deleting"})
 

@@ -71,6 +71,12 @@ class Laptop:
         assert isinstance(found, dict)
         return found
 
+    def state(self, name: str) -> dict[str, str]:
+        """What the driver keeps."""
+        found = self.record(name)["driver_state"]
+        assert isinstance(found, dict)
+        return found
+
 
 @pytest.fixture
 def cloud(lab: Lab) -> Iterator[MotoLab]:
@@ -169,6 +175,56 @@ def test_case_158_refusals_leave_no_ghost(laptop: Laptop, cloud: MotoLab) -> Non
     laptop.machine("rm", "-y", "web")
     assert cloud.inventory() == []
     assert laptop.machine("ls", "-q") == ""
+
+
+def test_case_156_rm_of_what_is_protected_or_half_gone(laptop: Laptop, cloud: MotoLab) -> None:
+    """Dead credentials and protection: an error, the record kept, what remains is listed. Then what
+    somebody else removed already is no error."""
+    done = laptop.create("web")
+    assert done.status == 0, (done.text[-3000:], done.complaint[-3000:])
+    instance = cloud.instance(str(laptop.record("web")["uuid"]))
+    cloud.script.faults["DescribeInstances"].append(Fault("AuthFailure", 401))
+    dead = laptop.run(str(MACHINE), "rm", "-y", "web")
+    assert dead.status == 1
+    assert "AuthFailure" in dead.complaint
+    assert f"Perhaps still there: instance {instance.id}" in dead.complaint
+    assert laptop.machine("ls", "-q") == "web"
+    instance.disable_api_termination = True
+    protected = laptop.run(str(MACHINE), "rm", "-y", "web")
+    assert protected.status == 1
+    assert f"Still there: instance {instance.id}, " in protected.complaint
+    assert laptop.machine("ls", "-q") == "web"
+    assert laptop.machine("status", "web") == "Running"
+    instance.disable_api_termination = False
+    cloud.backend.delete_key_pair(laptop.state("web")["key"])
+    cloud.terminate(instance.id)
+    laptop.machine("rm", "-y", "web")
+    assert cloud.inventory() == []
+    assert laptop.machine("ls", "-q") == ""
+
+
+def test_case_159_rm_while_a_create_runs(laptop: Laptop, cloud: MotoLab) -> None:
+    """The rm waits or is refused; afterwards there is a whole machine or none."""
+    argv = (str(MACHINE), "create", "--driver", "amazonec2", "--amazonec2-open-to", "10.77.0.0/16",
+            "--engine-registry-mirror", laptop.mirror, "web")  # fmt: skip
+    with subprocess.Popen(
+        argv, env=laptop.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as creating:
+        try:
+            wait_until(lambda: bool(cloud.inventory()), 60, "something is made")
+            during = laptop.run(str(MACHINE), "rm", "-y", "web")
+            out, err = creating.communicate(timeout=240)
+        finally:
+            if creating.poll() is None:
+                creating.kill()
+    assert creating.returncode == 0, (out[-2000:], err[-2000:])
+    if during.status == 0:
+        assert laptop.machine("ls", "-q") == ""
+    else:
+        assert str(creating.pid) in during.complaint
+        assert laptop.machine("status", "web") == "Running"
+        laptop.machine("rm", "-y", "web")
+    assert cloud.inventory() == []
 
 
 def _opened(cloud: MotoLab, uuid: str) -> set[tuple[int, str]]:

@@ -190,6 +190,13 @@ class MotoLab:
                 if _tags(one).get("machine-uuid") == uuid and one.state != "terminated"
             )
 
+    def terminate(self, ident: str) -> None:
+        """What its owner may do by the web page, behind the driver's back."""
+        with self._lock:
+            instance = self.backend.get_instance(ident)
+            self.backend.terminate_instances([ident])
+            self._terminated(instance, {})
+
     # -- answering
 
     def _answer(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
