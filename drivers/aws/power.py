@@ -93,7 +93,7 @@ def resize(cloud: Cloud, ctx: DriverContext, size: Size) -> None:
     """Another instance type (stopped for it), and a larger root volume."""
     if size.cpus or size.memory:
         raise InvalidError(
-            "Amazon has fixed sizes: say which one", hint="machine resize --plan t3.small NAME"
+            "Amazon has fixed sizes: say which one", hint="machine resize NAME --size t3.small"
         )
     found = must(cloud, ctx)
     was_on = found.state == "running"
