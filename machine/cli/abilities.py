@@ -54,9 +54,9 @@ def snapshot_rm(session: Session, name: str, label: str) -> None:
 
 
 @click.command(cls=Command)
-@click.option("--cpus", type=click.IntRange(min=1), default=0, help="Virtual CPUs")
-@click.option("--memory", type=click.IntRange(min=1), default=0, help="Memory in MiB")
-@click.option("--disk", type=click.IntRange(min=1), default=0, help="Disk in GiB; it only grows")
+@click.option("--cpus", type=click.IntRange(min=0), default=0, help="Virtual CPUs")
+@click.option("--memory", type=click.IntRange(min=0), default=0, help="Memory in MiB")
+@click.option("--disk", type=click.IntRange(min=0), default=0, help="Disk in GiB; it only grows")
 @click.option("--size", "plan", default="", help="The provider's name of a size")
 @click.argument("name", required=False)
 @click.pass_obj
