@@ -55,6 +55,21 @@ class ImageSpace:
     layers: int  # all of them, each once
 
 
+@dataclass(frozen=True)
+class ManifestInfo:
+    """One manifest that an image's name stands for (API ImageManifestSummary); sizes in bytes."""
+
+    digest: str
+    media_type: str
+    size: int  # of the manifest itself
+    kind: str  # "image" | "attestation" | "unknown"
+    platform: tuple[str, str, str]  # os, architecture, variant
+    about: str = ""  # an attestation's image
+    available: bool = False
+    content: int = 0  # documents that are here
+    unpacked: int = 0
+
+
 class Transfers(Protocol):
     """Push, save, load, import, login, search.  All block; `gone` ends them soon (CANCELLED)."""
 
@@ -95,6 +110,10 @@ class Transfers(Protocol):
 
     def layer_sizes(self, reference: str) -> list[int]:
         """Bytes of each layer, base first."""
+        ...
+
+    def manifests(self, image_id: str) -> list[ManifestInfo]:
+        """In the index's order; one for an image without an index."""
         ...
 
     def space(self) -> ImageSpace: ...

@@ -13,6 +13,7 @@ from agent.engine.transfers import (
     Gone,
     ImageSpace,
     ImportRequest,
+    ManifestInfo,
     Read,
     Say,
     SearchHit,
@@ -90,6 +91,9 @@ class TransfersUse:
 
     def layer_sizes(self, reference: str) -> list[int]:
         return self._port.layer_sizes(reference)
+
+    def manifests(self, image_id: str) -> list[ManifestInfo]:
+        return self._port.manifests(image_id)
 
     def space(self) -> ImageSpace:
         return self._port.space()

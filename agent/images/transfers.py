@@ -18,13 +18,23 @@ from agent.engine.transfers import (
     Gone,
     ImageSpace,
     ImportRequest,
+    ManifestInfo,
     Read,
     Say,
     SearchHit,
 )
 from agent.errors import EngineError, cancelled, internal, invalid, no_space, not_found
 from agent.images import digest as digests
-from agent.images import layertar, manifest, platforms, reference, registry, saving, searching
+from agent.images import (
+    kinships,
+    layertar,
+    manifest,
+    platforms,
+    reference,
+    registry,
+    saving,
+    searching,
+)
 from agent.images.building import BuildLayers
 from agent.images.cancel import Cancellation
 from agent.images.connection import Connector
@@ -300,6 +310,16 @@ class ImageTransfers:
         """See `Transfers.layer_sizes`."""
         with self._shelf.lock:
             return [row.size for row in self._shelf.layers_of(self._shelf.resolve(name))]
+
+    def manifests(self, image_id: str) -> list[ManifestInfo]:
+        """See `Transfers.manifests`."""
+        with self._shelf.lock:
+            image = self._shelf.image(image_id)
+            own = self._shelf.manifest_of(image_id)
+            names = [ref.suffix[1:] for ref in self._shelf.refs(image_id) if ref.canonical]
+            tops = [raw for name in names if (raw := self._shelf.has_document(name)) is not None]
+            size = len(self._disk.document(image_id))
+        return [] if own is None else kinships.manifests(image, own, size, tops)
 
     def space(self) -> ImageSpace:
         """See `Transfers.space`."""

@@ -9,12 +9,13 @@ from typing import Final
 from agent.api.call import Api, Call
 from agent.api.filters import IMAGE_KEYS, image_selection, parse
 from agent.api.handlers.archives import import_tree, platform_of
-from agent.api.schema.fields import not_served
+from agent.api.schema.fields import Document, not_served
 from agent.api.schema.images import (
     created_seconds,
     history,
     image_inspect,
     image_summary,
+    manifest_summaries,
     registry_auth,
 )
 from agent.api.schema.times import SECOND, moment_or_ago
@@ -95,13 +96,28 @@ def list_all(api: Api, call: Call) -> Answer:
         shared = api.backend.transfers.space().shared
         for line in lines:
             line["SharedSize"] = shared.get(str(line["Id"]), 0)
+    if call.query.flag("manifests"):
+        for line in lines:
+            line["Manifests"] = _manifests(api, str(line["Id"]))
     return json_reply(lines)
 
 
 def inspect(api: Api, call: Call) -> Answer:
     image = api.backend.images.get(call.name)
-    _check_platform(image, platform_of(call.query.get("platform")))
-    return json_reply(image_inspect(image, call.version))
+    platform = platform_of(call.query.get("platform"))
+    manifests = call.query.flag("manifests")
+    if platform and manifests:
+        raise invalid("conflicting options: manifests and platform options cannot both be set")
+    _check_platform(image, platform)
+    document = image_inspect(image, call.version)
+    if manifests:
+        document["Manifests"] = _manifests(api, image.id)
+    return json_reply(document)
+
+
+def _manifests(api: Api, image_id: str) -> list[Document]:
+    users = [one.id for one in api.backend.containers.all() if one.image_id == image_id]
+    return manifest_summaries(api.backend.transfers.manifests(image_id), users)
 
 
 def show_history(api: Api, call: Call) -> Answer:

@@ -13,6 +13,7 @@ from agent.api.schema.fields import Document, Field, Table, built, text
 from agent.api.schema.times import SECOND, ZERO_TIME, parse_rfc3339
 from agent.api.version import Version
 from agent.engine.model import Image, ImageConfig, Progress, RegistryAuth
+from agent.engine.transfers import ManifestInfo
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,34 @@ def image_inspect(image: Image, version: Version) -> Document:
 def _last_comment(image: Image) -> str:
     """What the image's newest step says: docker shows it for an image without a comment."""
     return str(image.history[-1].get("comment", "")) if image.history else ""
+
+
+def manifest_summaries(found: Sequence[ManifestInfo], users: Sequence[str]) -> list[Document]:
+    """ImageManifestSummary of each; `users`: ids of the containers of the one that is here."""
+    return [_manifest_summary(one, users if one.available else ()) for one in found]
+
+
+def _manifest_summary(one: ManifestInfo, users: Sequence[str]) -> Document:
+    system, architecture, variant = one.platform
+    platform = {"architecture": architecture, "os": system}
+    if variant:
+        platform["variant"] = variant
+    document: Document = {
+        "ID": one.digest,
+        "Descriptor": {"mediaType": one.media_type, "digest": one.digest, "size": one.size},
+        "Available": one.available,
+        "Size": {"Content": one.content, "Total": one.content + one.unpacked},
+        "Kind": one.kind,
+    }
+    if one.kind == "image":
+        document["ImageData"] = {
+            "Platform": platform,
+            "Containers": list(users),
+            "Size": {"Unpacked": one.unpacked},
+        }
+    if one.kind == "attestation":
+        document["AttestationData"] = {"For": one.about}
+    return document
 
 
 def created_seconds(image: Image) -> int:

@@ -38,6 +38,7 @@ from agent.engine.transfers import (
     Gone,
     ImageSpace,
     ImportRequest,
+    ManifestInfo,
     Read,
     Say,
     SearchHit,
@@ -482,6 +483,14 @@ class FakeTransfers:
 
     def layer_sizes(self, reference: str) -> list[int]:
         return [5]
+
+    def manifests(self, image_id: str) -> list[ManifestInfo]:
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        platform = ("linux", "arm64", "v8")
+        return [
+            ManifestInfo("sha256:1", kind, 9, "image", platform, "", True, 20, 300),
+            ManifestInfo("sha256:2", kind, 8, "attestation", ("", "", ""), "sha256:1"),
+        ]
 
     def space(self) -> ImageSpace:
         return ImageSpace({}, {}, 12)

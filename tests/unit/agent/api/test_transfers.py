@@ -183,3 +183,24 @@ def test_bad_changes(change: str) -> None:
     with pytest.raises(EngineError) as caught:
         applied([change])
     assert caught.value.kind is Kind.INVALID
+
+
+def test_manifests(ask: Ask) -> None:
+    found = document(ask("GET", "/images/httpd/json?manifests=1"))
+    assert isinstance(found, dict)
+    held, attestation = found["Manifests"]
+    assert held["Size"] == {"Content": 20, "Total": 320}
+    assert held["Available"] is True
+    assert held["ImageData"]["Size"] == {"Unpacked": 300}
+    assert held["ImageData"]["Platform"] == {
+        "architecture": "arm64",
+        "os": "linux",
+        "variant": "v8",
+    }
+    assert attestation["AttestationData"] == {"For": "sha256:1"}
+    assert "ImageData" not in attestation
+    listed = document(ask("GET", "/images/json?manifests=1"))
+    assert isinstance(listed, list)
+    assert listed[0]["Manifests"][0]["ID"] == "sha256:1"
+    with pytest.raises(EngineError, match="cannot both be set"):
+        ask("GET", '/images/httpd/json?manifests=1&platform={"os":"linux","architecture":"amd64"}')
