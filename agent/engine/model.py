@@ -443,6 +443,7 @@ class LogQuery:
     until: int | None = None
     tail: int | None = None
     timestamps: bool = False
+    details: bool = False
     framed: bool = True  # 8-byte multiplex headers (false for tty containers)
 
 

@@ -77,6 +77,7 @@ class View:
     until: int | None = None
     timestamps: bool = False
     framed: bool = True
+    details: bool = False  # attributes before each line: there are none, but their space is docker's
 
 
 class Renderer:
@@ -84,7 +85,8 @@ class Renderer:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._plain = not view.timestamps and view.since is None and view.until is None
+        lines = view.timestamps or view.details
+        self._plain = not lines and view.since is None and view.until is None
         self._middle = {1: False, 2: False}  # the stream's last record was a P
         self.finished = False  # `until` is past: nothing will follow
 
@@ -150,6 +152,8 @@ class Renderer:
             if not self._wanted(stream):
                 continue
             data = text if tag == b"P" else text + b"\n"
+            if self._view.details and begins:
+                data = b" " + data
             if self._view.timestamps and begins:
                 data = docker_stamp(stamp) + b" " + data
             yield stream, data

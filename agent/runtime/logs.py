@@ -240,6 +240,7 @@ def open_logs(paths: Paths, container_id: str, query: LogQuery, *, tty: bool) ->
         since=query.since,
         until=query.until,
         timestamps=query.timestamps,
+        details=query.details,
         framed=query.framed and not tty,
     )
     return LogStream(paths, container_id, Renderer(view), query)

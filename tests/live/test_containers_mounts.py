@@ -92,6 +92,7 @@ def test_what_cannot_be_mounted_is_told(box: Installed) -> None:
     box.fails(
         "volume", "create", "--opt", "type=tmpfs", "bad", says='missing required option: "device"'
     )
+    box.fails("volume", "create", "-d", "nfs", "bad", says='plugin "nfs" not found')
     box.fails("volume", "create", "--opt", "nonsense=1", "bad", says='invalid option: "nonsense"')
     for name, options, says in (
         ("gone", ("type=none", "o=bind", "device=/srv/nowhere"), "no such file or directory"),

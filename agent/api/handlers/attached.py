@@ -6,7 +6,6 @@ from typing import Final
 
 from agent.api.backend import AttachRequest
 from agent.api.call import Api, Call
-from agent.api.schema.fields import not_served
 from agent.api.schema.times import timestamp
 from agent.api.version import Version
 from agent.api.websocket import WebSocketDuplex
@@ -95,8 +94,6 @@ def logs(api: Api, call: Call) -> Answer:
     query = call.query
     if not (query.flag("stdout") or query.flag("stderr")):
         raise invalid("Bad parameters: you must choose at least one stream")
-    if query.flag("details"):
-        raise not_served("parameter details of logs")
     container = api.backend.containers.get(call.id)
     wanted = LogQuery(
         stdout=query.flag("stdout"),
@@ -106,6 +103,7 @@ def logs(api: Api, call: Call) -> Answer:
         until=timestamp(query.get("until"), "until"),
         tail=_tail(query.get("tail")),
         timestamps=query.flag("timestamps"),
+        details=query.flag("details"),
         framed=not container.config.tty,
     )
     source = api.backend.containers.logs(container.id, wanted)

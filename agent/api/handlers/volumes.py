@@ -7,7 +7,6 @@ from typing import Final, cast
 
 from agent.api.call import Api, Call
 from agent.api.filters import VOLUME_KEYS, parse, volume_matches
-from agent.api.schema.fields import not_served
 from agent.api.schema.volumes import VOLUME_CREATE, volume_document
 from agent.errors import invalid
 from agent.wire.http import Answer, json_reply, no_content, printable
@@ -25,8 +24,6 @@ def create(api: Api, call: Call) -> Answer:
             'local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to '
             "pass a host directory, use absolute path"
         )
-    if driver != "local":
-        raise not_served(f"volume driver {driver}")
     labels = cast("dict[str, str]", wanted.get("labels", {}))
     options = cast("dict[str, str]", wanted.get("options", {}))
     volume = api.backend.volumes.create(name, driver, labels, options)
