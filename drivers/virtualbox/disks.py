@@ -56,8 +56,11 @@ def capacity(box: VBoxManage, disk: Path) -> int:
 
 
 def resize(box: VBoxManage, disk: Path, size: int) -> None:
-    """To `size` MiB. Raises InvalidError when that is less than it has."""
-    box.again("modifymedium", "disk", str(disk), "--resize", str(size), timeout=_LONG)
+    """To `size` MiB. Raises InvalidError when that is less than it has.
+
+    In bytes: VirtualBox takes many times as many MiB for a slip, and refuses.
+    """
+    box.again("modifymedium", "disk", str(disk), "--resizebyte", str(size << 20), timeout=_LONG)
 
 
 def close(box: VBoxManage, disk: Path) -> None:

@@ -58,42 +58,60 @@ _NO_HARDWARE: Final = (
     "Turn on VT-x/AMD-V in the firmware's settings, and end other hypervisors (Hyper-V, KVM "
     "machines) that hold it."
 )
+_LOCKED: Final = "Close VirtualBox's window of this machine, if one is open."
+_NO_MODULE_HINT: Final = (
+    "VirtualBox's kernel module is not loaded: install virtualbox-dkms and the kernel's headers (or "
+    "run /sbin/vboxconfig), and load it with: modprobe vboxdrv"
+)
+_NETWORKS: Final = (
+    "Host-only networks are allowed in 192.168.56.0/21 only, unless /etc/vbox/networks.conf names "
+    "others."
+)
+_ROOM: Final = "Free some disk space or memory on this computer."
 # The first row that matches counts: the specific ones come first.
-_ERRORS: Final[tuple[tuple[str, type[DriverError], str], ...]] = (
+_ERRORS: Final[tuple[tuple[tuple[str, ...], type[DriverError], str], ...]] = (
     (
-        (r"VERR_VMX_NO_VMX|VERR_SVM_NO_SVM|VERR_VMX_MSR|VERR_SVM_DISABLED|VERR_VMX_IN_VMX_ROOT_MODE"
-        r"|VERR_NEM_NOT_AVAILABLE|VERR_SVM_IN_USE"),
-        CannotError,
-        _NO_HARDWARE,
+        ("VERR_VMX_NO_VMX", "VERR_SVM_NO_SVM", "VERR_VMX_MSR", "VERR_SVM_DISABLED",
+         "VERR_SVM_IN_USE", "VERR_VMX_IN_VMX_ROOT_MODE", "VERR_NEM_NOT_AVAILABLE"),
+        CannotError, _NO_HARDWARE,
     ),
     (
-        (r"VERR_VM_DRIVER_NOT_INSTALLED|VERR_VM_DRIVER_VERSION_MISMATCH|VERR_SUPDRV_|Kernel driver not"
-        r"|terminated unexpectedly during startup"),
-        CannotError,
-        ("VirtualBox's kernel module is not loaded: install virtualbox-dkms and the kernel's headers "
-        "(or run /sbin/vboxconfig), and load it with: modprobe vboxdrv"),
+        ("VERR_VM_DRIVER_NOT_INSTALLED", "VERR_VM_DRIVER_VERSION_MISMATCH", "VERR_SUPDRV_",
+         "Kernel driver not", "terminated unexpectedly during startup"),
+        CannotError, _NO_MODULE_HINT,
+    ),
+    (  # a session that begins or ends just now, or VirtualBox's window of the machine
+        ("already locked by a session", "already locked for a session", "while it is locked",
+         "The object is not ready", "The session is not locked", "session state: Unlocking"),
+        TransientError, _LOCKED,
     ),
     (
-        r"E_ACCESSDENIED|Access denied",
-        InvalidError,
-        ("Host-only networks are allowed in 192.168.56.0/21 only, unless /etc/vbox/networks.conf "
-        "names others."),
+        ("NS_ERROR_CALL_FAILED", "NS_ERROR_SOCKET_FAIL", "NS_ERROR_ABORT", "RPC_S_", "VBoxSVC",
+         "ailed to create the VirtualBox object", "NS_ERROR_NOT_INITIALIZED"),
+        TransientError, "",
     ),
-    (r"VERR_DISK_FULL|VERR_NO_MEMORY|VERR_NO_DISK_SPACE|OUT_OF_?MEMORY|Not enough free space",
-     QuotaError, "Free some disk space or memory on this computer."),
-    ((r"Could not find a registered machine|Could not find a snapshot|VBOX_E_OBJECT_NOT_FOUND"
-     r"|VERR_FILE_NOT_FOUND|VERR_PATH_NOT_FOUND|DHCP server does not exist"), GoneError, ""),
-    ((r"already locked (by|for) a session|while it is locked|being locked or unlocked"
-     r"|is locked for the saving|The object is not ready"),
-     TransientError, "Close VirtualBox's window of this machine, if one is open."),
-    ((r"NS_ERROR_CALL_FAILED|NS_ERROR_SOCKET_FAIL|NS_ERROR_ABORT"
-     r"|[Ff]ailed to create the VirtualBox object|VBoxSVC|RPC_S_|NS_ERROR_NOT_INITIALIZED"),
-     TransientError, ""),
-    ((r"already exists|VERR_ALREADY_EXISTS|VBOX_E_OBJECT_IN_USE|VBOX_E_INVALID_VM_STATE"
-     r"|VBOX_E_INVALID_OBJECT_STATE|is not currently running|Already paused|cannot be deleted, because"),
-     ConflictError, ""),
-    ((r"NS_ERROR_INVALID_ARG|E_INVALIDARG|VBOX_E_NOT_SUPPORTED|NS_ERROR_NOT_IMPLEMENTED|E_NOTIMPL"
-     r"|Unknown option|Syntax error|Invalid [A-Za-z]+"), InvalidError, ""),
+    (("E_ACCESSDENIED", "Access denied"), InvalidError, _NETWORKS),
+    (
+        ("VERR_DISK_FULL", "VERR_NO_MEMORY", "VERR_NO_LOW_MEMORY", "OUT_OF_MEMORY", "E_OUTOFMEMORY"),
+        QuotaError, _ROOM,
+    ),
+    (
+        ("Could not find a registered machine", "Could not find a snapshot", "VERR_FILE_NOT_FOUND",
+         "VBOX_E_OBJECT_NOT_FOUND", "VERR_PATH_NOT_FOUND", "DHCP server does not exist"),
+        GoneError, "",
+    ),
+    (
+        ("already exists", "VERR_ALREADY_EXISTS", "VBOX_E_OBJECT_IN_USE", "VBOX_E_INVALID_VM_STATE",
+         "VBOX_E_INVALID_OBJECT_STATE", "is not currently running", "Already paused",
+         "cannot be deleted, because"),
+        ConflictError, "",
+    ),
+    (
+        ("NS_ERROR_INVALID_ARG", "E_INVALIDARG", "VBOX_E_NOT_SUPPORTED", "E_NOTIMPL",
+         "NS_ERROR_NOT_IMPLEMENTED", "Unknown option", "Syntax error", "Invalid ",
+         "Use --resizebyte if this is intended"),
+        InvalidError, "",
+    ),
 )  # fmt: skip
 
 
@@ -249,8 +267,8 @@ def error(call: str, text: str) -> DriverError:
     """A failed call as the contract's kind, with VirtualBox's own words."""
     words = "\n".join(_told(text)) or text.strip()[-400:] or "no reason given"
     told = f"VBoxManage {call}: {words}"
-    for pattern, kind, hint in _ERRORS:
-        if re.search(pattern, words):
+    for parts, kind, hint in _ERRORS:
+        if any(part in words for part in parts):
             return kind(told, hint=hint)
     return DriverError(told)
 

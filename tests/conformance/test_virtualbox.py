@@ -94,7 +94,9 @@ class VirtualBoxRig:
         return sorted(found)
 
     def foreign(self) -> object:
-        info = self._box.manage("showvminfo", SOMEONE, "--machinereadable").splitlines()
+        text = self._box.manage("showvminfo", SOMEONE, "--machinereadable")
+        # VirtualBox rounds the time when it reads its files again
+        info = [row for row in text.splitlines() if not row.startswith("VMStateChangeTime")]
         extra = self._box.manage("getextradata", SOMEONE, "enumerate")
         return info, extra, self._box.manage("list", "dhcpservers")
 

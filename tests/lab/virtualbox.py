@@ -37,7 +37,46 @@ _STAND_INS = {
     "systemd": _OFTEN, "iproute2": _OFTEN,
 }  # fmt: skip
 _TRIMMED = ("man", "locale", "doc", "info", "lintian", "bug")
+# Process 1 of the namespace: when it ends (so when we do), VBoxSVC and all machines end. VBoxSVC would
+# be started by the first VBoxManage and end a few seconds after the last; who comes while it ends
+# waits for 10 s.
+_FIRST = """\
+/usr/lib/virtualbox/VBoxSVC </dev/null >/dev/null 2>&1 &
+for _ in $(seq 300); do
+  [ -S /tmp/.vbox-root-ipc/ipcd ] && echo ready && break
+  sleep 0.1
+done
+while read -r _; do :; done
+"""
 _SOURCE = REPOSITORY / "tests/lab/virtualbox.c"
+
+
+HELLO = b"hello from the boot sector\r\n"
+# A guest in 512 bytes, as tests.support.bootsector has one for QEMU. VirtualBox's serial port wants to
+# be set up and waited for; its PM1 registers are at 0x4000, its sleep type for "off" is 5.
+_CODE = bytes.fromhex(
+    "31c0 8ed8"  # xor ax,ax; mov ds,ax
+    "ba fb03 b083 ee"  # mov dx,0x3fb; mov al,0x83; out dx,al: 8 bits, divisor follows
+    "ba f803 b001 ee 42 b000 ee"  # divisor 1
+    "ba fb03 b003 ee"
+    "be 0000"  # mov si,text (filled in below)
+    "ba fd03"  # next: mov dx,0x3fd
+    "ec a820 74fb"  # wait: in al,dx; test al,0x20; jz wait
+    "ac 84c0 7406"  # lodsb; test al,al; jz button
+    "ba f803 ee ebed"  # mov dx,0x3f8; out dx,al; jmp next
+    "ba 0240 b80001 ef"  # button: mov dx,0x4002; mov ax,0x100; out dx,ax: it is enabled
+    "ba 0040"  # mov dx,0x4000
+    "ed f6c401 74fa"  # poll: in ax,dx; test ah,1; jz poll
+    "ba 0440 b80034 ef ebfe"  # mov dx,0x4004; mov ax,0x3400; out dx,ax; jmp $
+)
+_TEXT_AT = _CODE.index(bytes.fromhex("be0000")) + 1
+
+
+def tiny_disk(size: int = 1 << 20) -> bytes:
+    """A raw disk whose guest says hello on its serial line, and goes off at the power button."""
+    at = (0x7C00 + len(_CODE)).to_bytes(2, "little")
+    sector = _CODE[:_TEXT_AT] + at + _CODE[_TEXT_AT + 2 :] + HELLO + b"\0"
+    return (sector.ljust(510, b"\0") + b"\x55\xaa").ljust(size, b"\0")
 
 
 def _sid() -> str:
@@ -99,8 +138,9 @@ class VirtualBox:
     NAT's port forwards listen on this computer's loopback.
     """
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, pid: int) -> None:
         self.program = program
+        self._pid = pid
         self.direct = program.with_name("direct")
         self.path = str(program.parent)  # for PATH
 
@@ -108,19 +148,34 @@ class VirtualBox:
         """VBoxManage behind everyone's back; its standard output. Raises LabError."""
         return run([str(self.direct), *argv], timeout=timeout).stdout
 
+    @contextlib.contextmanager
+    def hardened(self) -> Iterator[None]:
+        """VBoxHeadless as Debian has it, which wants the kernel's module."""
+        place = f"/{INSTALLED}/VBoxHeadless"
+        inside = _enter(self._pid)
+        run([*inside, "cp", place, f"{place}.driverless"])
+        try:
+            run([*inside, "cp", f"{place}.hardened", place])
+            yield
+        finally:
+            run([*inside, "mv", f"{place}.driverless", place])
+
     def machines(self) -> dict[str, str]:
         """uuid -> name."""
         rows = (line.rpartition(" ") for line in self.manage("list", "vms").splitlines())
         return {ident.strip("{}"): name.strip('"') for name, _, ident in rows}
 
     def sweep(self) -> None:
-        """All machines off and away."""
+        """All machines off and away, and what a test left in the list of disks."""
         running = self.manage("list", "runningvms")
         for ident in self.machines():
             if ident in running:
                 self.manage("controlvm", ident, "poweroff")
             wait_until(functools.partial(self._unlocked, ident), 10.0, "VirtualBox lets it go")
             self.manage("unregistervm", ident, "--delete")
+        for row in self.manage("list", "hdds").splitlines():
+            if row.startswith("UUID:"):
+                self.manage("closemedium", "disk", row.split()[1])
 
     def _unlocked(self, ident: str) -> bool:
         return "SessionName=" not in self.manage("showvminfo", ident, "--machinereadable")
@@ -165,8 +220,7 @@ def running(cache: Cache, folder: Path, shared: Path) -> Iterator[VirtualBox]:
         root=Overlay(
             (str(tree(cache)),), str(folder / "upper"), str(folder / "work"), str(folder / "top")
         ),
-        # process 1 of the namespace: when it ends (so when we do), VBoxSVC and all machines end
-        argv=("/bin/sh", "-c", "echo ready; while read -r _; do :; done"),
+        argv=("/bin/sh", "-c", _FIRST),
         environment=CLEAN_ENVIRONMENT,
         hostname="virtualbox",
         binds=((str(shared), str(shared)),),
@@ -191,7 +245,8 @@ def running(cache: Cache, folder: Path, shared: Path) -> Iterator[VirtualBox]:
             children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()
             pid = int(children[0])
             _program(folder / "bin/direct", pid, f"/{INSTALLED}/VBoxManage")
-            yield VirtualBox(_program(folder / "bin/VBoxManage", pid, "/usr/bin/VBoxManage"))
+            program = _program(folder / "bin/VBoxManage", pid, "/usr/bin/VBoxManage")
+            yield VirtualBox(program, pid)
         finally:
             keeper.stdin.close()
             keeper.wait(timeout=30)

@@ -201,6 +201,11 @@ ERRORS: list[tuple[str, str, type[DriverError]]] = [
         "VBOX_E_INVALID_OBJECT_STATE (0x80bb0007)"), TransientError),
     ("unregistervm", _raised("Cannot unregister the machine 'a' while it is locked",
         "VBOX_E_INVALID_OBJECT_STATE (0x80bb0007)"), TransientError),
+    ("showvminfo", _raised("The object is not ready", "E_ACCESSDENIED (0x80070005)")
+        + _raised("The session is not locked (session state: Unlocked)",
+        "NS_ERROR_UNEXPECTED (0x8000ffff)"), TransientError),
+    ("modifymedium", _raised("Error: Attempt to resize the medium from 1.0 MB to 20000.0 MB. Use "
+        "--resizebyte if this is intended!"), InvalidError),
     ("list", _raised("Failed to create the VirtualBox object!"), TransientError),
     ("list", _raised("Code NS_ERROR_CALL_FAILED (0x800706be) - Call to remote object failed"),
         TransientError),
