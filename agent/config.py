@@ -37,8 +37,10 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeVar
+
+from agent.values import frozen
 
 DEFAULT_PATH: Final = "/etc/machine/agent.json"
 MAX_SIZE: Final = 1024 * 1024
@@ -50,7 +52,7 @@ class ConfigError(Exception):
     """The configuration can't be used.  One line that names the key and never a secret."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Tcp:
     """The mutual-TLS listener."""
 
@@ -64,14 +66,14 @@ class Tcp:
     revoked: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class BridgeConfig:
     name: str = "machine0"
     bip: str = ""
     mtu: int = 1500
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Config:
     """All settings; see the module's text for their meaning."""
 

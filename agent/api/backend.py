@@ -7,7 +7,7 @@ prefixes or names, as users write them.  Errors are `agent.errors.EngineError` w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from agent.engine.building import BuildOutput, BuildRequest, CommitRequest, Gone, Pruned
@@ -31,10 +31,11 @@ from agent.engine.model import (
 )
 from agent.engine.ports import NetworkInfo, Removed
 from agent.engine.transfers import Transfers
+from agent.values import frozen
 from agent.wire.streams import BodyReader, ChunkSource, Duplex, PullStream
 
 
-@dataclass(frozen=True)
+@frozen
 class CreateRequest:
     """POST /containers/create, decoded.  `name` "" = the engine makes one up."""
 
@@ -47,13 +48,13 @@ class CreateRequest:
     networks: tuple[EndpointRequest, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Created:
     id: str
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class WaitResult:
     status_code: int
     error: str = ""
@@ -69,7 +70,7 @@ class Waiter(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
+@frozen
 class AttachRequest:
     """`logs` replays what was written before; `stream` goes on with what comes."""
 
@@ -301,7 +302,7 @@ class Upkeep(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@frozen
 class HostFacts:
     """What /info and /version tell of the host; read once at start."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from agent.api.backend import Backend
 from agent.api.texts import Texts
 from agent.api.version import CURRENT, Version
+from agent.values import frozen
 from agent.wire.http import Answer, Body, Query, Request
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Api:
     """What handlers act on.  `now` is wall-clock ns since the epoch; `default_dns` the name servers
     of containers that ask for none."""
@@ -22,7 +23,7 @@ class Api:
     texts: Texts = field(default_factory=Texts)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Call:
     """One request.  `params` are the path's variables, decoded."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from agent.api.schema.networking import live_endpoints, networks_of
@@ -13,6 +13,7 @@ from agent.api.schema.ports import port_key
 from agent.engine.model import Container, Event, Image, Phase, Volume
 from agent.engine.ports import NetworkInfo
 from agent.errors import EngineError, invalid
+from agent.values import frozen
 from agent.wire.http import printable
 
 CONTAINER_KEYS: Final = frozenset(
@@ -62,7 +63,7 @@ MAX_PATTERN: Final = 256
 _DANGEROUS: Final = re.compile(r"\)[*+?{]|\\[1-9]|\(\?")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Filters:
     """Filter name -> values, in the order given."""
 
@@ -161,7 +162,7 @@ def labels_match(wanted: tuple[str, ...], labels: Mapping[str, str]) -> bool:
 # ------------------------------------------------------------------------------------- containers
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class ContainerLookups:
     """What some container filters refer to: other containers, images and networks by name."""
 

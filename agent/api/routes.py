@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -35,6 +34,7 @@ from agent.api.handlers.unserved import (
     not_yet,
 )
 from agent.api.version import MINIMUM, Version, page_not_found
+from agent.values import frozen
 from agent.wire.http import BodyKind
 
 
@@ -46,7 +46,7 @@ class Service(StrEnum):
     SWARM = "no swarm"  # 503, as an engine outside a swarm, without plugins and checkpoints
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Row:
     """One (method, path).  `template` is the specification's; {name} may hold slashes, {id} not.
 
@@ -231,7 +231,7 @@ ROUTES: Final[tuple[Row, ...]] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Match:
     row: Row
     params: Mapping[str, str]

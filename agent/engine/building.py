@@ -8,12 +8,13 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from agent.engine.model import Container, Image, Progress, RegistryAuth, Resources
 from agent.engine.ports import Rootfs
 from agent.errors import EngineError, Kind
+from agent.values import frozen
 from agent.wire.streams import BodyReader
 
 Gone = Callable[[], bool]
@@ -27,7 +28,7 @@ class CommandFailedError(EngineError):
         self.code = code
 
 
-@dataclass(frozen=True)
+@frozen
 class BuildRequest:
     """POST /build, decoded.  `tags` as given; `build_args` None = "take it from nowhere"."""
 
@@ -52,7 +53,7 @@ class BuildRequest:
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class CommitRequest:
     """POST /commit, decoded; `overrides` is the body's ContainerConfig (Docker-cased)."""
 
@@ -66,7 +67,7 @@ class CommitRequest:
     overrides: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class Pruned:
     """POST /build/prune: what was deleted, and how many bytes."""
 

@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 from agent.api.backend import HostFacts
 from agent.engine import runtimefloor
@@ -24,11 +23,12 @@ from agent.engine.timers import Timers
 from agent.engine.transfers import Transfers
 from agent.engine.volumes_held import HeldVolumes
 from agent.engine.waits import Waits
+from agent.values import frozen
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@frozen
 class Ports:
     """The adapters, made by the composition root."""
 
@@ -43,7 +43,7 @@ class Ports:
     transfers: Transfers | None = None  # an engine without registries and archives has none
 
 
-@dataclass(frozen=True)
+@frozen
 class Settings:
     """`root`: absolute path of $ROOT; times in seconds.
 

@@ -13,7 +13,6 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from agent.engine import imagemounts
 from agent.engine.changes import Change, changes_of
@@ -28,6 +27,7 @@ from agent.host.inflate import inflated
 from agent.host.tarheader import TarError
 from agent.host.treetar import TreeTar
 from agent.host.untar import Rules, Untar
+from agent.values import frozen
 from agent.wire.streams import BodyReader
 
 _PIECE = 1 << 20
@@ -60,7 +60,7 @@ class Chunks:
             self._view.close()
 
 
-@dataclass(frozen=True)
+@frozen
 class _Found:
     """A path's place: `name` in the directory `fd`, "." = the directory itself."""
 

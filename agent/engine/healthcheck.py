@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from agent.engine.model import ContainerConfig, Health, HealthResult
 from agent.errors import invalid
+from agent.values import frozen
 
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 RESULTS: Final = 5  # kept
@@ -19,7 +19,7 @@ _SHELL: Final = ("/bin/sh", "-c")
 _DURATIONS: Final = ("Interval", "Timeout", "StartPeriod", "StartInterval")
 
 
-@dataclass(frozen=True)
+@frozen
 class Check:
     """A health check with docker's defaults filled in.  Times in seconds."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from agent.engine.model import ContainerConfig, HostConfig
 from agent.errors import invalid
+from agent.values import frozen
 
 HOST_GATEWAY: Final = "host-gateway"
 EMBEDDED: Final = "127.0.0.11"
@@ -31,7 +31,7 @@ _FIXED: Final = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Resolver:
     """The parts of a resolv.conf."""
 

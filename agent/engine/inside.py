@@ -6,14 +6,15 @@ Part of the runtime's port (see `agent.engine.ports` for the rules that hold for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from agent.engine.model import Container, Resources
 from agent.engine.ports import Rootfs
+from agent.values import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class PathStat:
     """What something in a container is: name as asked for, size, st_mode, mtime in ns."""
 
@@ -36,7 +37,7 @@ class RootView(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@frozen
 class Process:
     """One process of a container, as the host's /proc shows it."""
 
@@ -60,7 +61,7 @@ class Process:
     gid: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Traffic:
     """Counters of one network interface since it was made."""
 
@@ -74,7 +75,7 @@ class Traffic:
     tx_dropped: int
 
 
-@dataclass(frozen=True)
+@frozen
 class BlockAmount:
     """One row of a block device's statistics."""
 
@@ -84,7 +85,7 @@ class BlockAmount:
     value: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Sample:
     """A container's use of the host at one moment.  CPU times in ns, the host's included."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from agent.engine import hostsfile, linking, publishing
@@ -15,13 +14,14 @@ from agent.engine.model import Container, Endpoint, EndpointRequest
 from agent.engine.ports import NameServers
 from agent.engine.sandboxfiles import EtcPaths
 from agent.errors import EngineError, Kind, conflict
+from agent.values import frozen
 
 # Stands alone in Container.networks: it has been disconnected from everything.
 NOWHERE: Final = "none"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@frozen
 class Sandbox:
     """`namespace` as in Launch.network_namespace; no endpoint = no interface of its own.  `env` are
     the variables of links."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from agent.engine import publishing
 from agent.engine.book import Book
@@ -14,11 +13,12 @@ from agent.engine.hostsfile import is_hostname
 from agent.engine.lifecycle import live
 from agent.engine.model import Container, Endpoint, HostConfig
 from agent.errors import EngineError, conflict, invalid
+from agent.values import frozen
 
 _NOT_LINKED = frozenset({"HOME", "PATH"})
 
 
-@dataclass(frozen=True)
+@frozen
 class Link:
     """A running container under another name."""
 

@@ -8,8 +8,10 @@ Times are integer nanoseconds since the epoch, sizes bytes; 0 means "not set" as
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from agent.values import frozen
 
 
 class Phase(StrEnum):
@@ -24,7 +26,7 @@ class Phase(StrEnum):
     DEAD = "dead"
 
 
-@dataclass(frozen=True)
+@frozen
 class ContainerConfig:
     """ContainerConfig of the API: the portable half of a container's intent."""
 
@@ -52,7 +54,7 @@ class ContainerConfig:
     healthcheck: Mapping[str, object] | None = None  # API HealthConfig
 
 
-@dataclass(frozen=True)
+@frozen
 class RestartPolicy:
     """name: "" or "no", "always", "unless-stopped", "on-failure"."""
 
@@ -60,7 +62,7 @@ class RestartPolicy:
     maximum_retry_count: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class PortBinding:
     """One published port as asked for.  host_port "" or "0" = any; "8000-8010" = any of a range."""
 
@@ -70,7 +72,7 @@ class PortBinding:
     host_port: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Ulimit:
     """A POSIX resource limit, name as in setrlimit(2) without RLIMIT_, lower case."""
 
@@ -79,7 +81,7 @@ class Ulimit:
     hard: int
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceMapping:
     """A host device given to the container."""
 
@@ -88,7 +90,7 @@ class DeviceMapping:
     cgroup_permissions: str = "rwm"
 
 
-@dataclass(frozen=True)
+@frozen
 class MountRequest:
     """One entry of HostConfig.Mounts (API Mount)."""
 
@@ -111,7 +113,7 @@ class MountRequest:
     subpath: str = ""  # in the volume or image
 
 
-@dataclass(frozen=True)
+@frozen
 class BlockLimit:
     """A weight, or bytes or operations a second, of one block device."""
 
@@ -119,7 +121,7 @@ class BlockLimit:
     value: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Resources:
     """Limits; the API's HostConfig.Resources part."""
 
@@ -152,7 +154,7 @@ class Resources:
 ANY_RUNTIME = "io.containerd.runc.v2"  # containerd's name for it: the default one is meant
 
 
-@dataclass(frozen=True)
+@frozen
 class HostConfig:
     """HostConfig of the API: the host-bound half of a container's intent."""
 
@@ -193,7 +195,7 @@ class HostConfig:
     resources: Resources = Resources()
 
 
-@dataclass(frozen=True)
+@frozen
 class MountPoint:
     """A mount as resolved at create (API MountPoint): volumes have their host path."""
 
@@ -218,7 +220,7 @@ class MountPoint:
     layers: tuple[str, ...] = ()  # of an image, top first: host paths, known while it is in use
 
 
-@dataclass(frozen=True)
+@frozen
 class PublishedPort:
     """A published port as really bound."""
 
@@ -228,7 +230,7 @@ class PublishedPort:
     host_port: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Endpoint:
     """A container's place on a network while it runs."""
 
@@ -251,7 +253,7 @@ class Endpoint:
     links: tuple[str, ...] = ()  # "container:alias", known to this container only
 
 
-@dataclass(frozen=True)
+@frozen
 class EndpointRequest:
     """A network that a container is to be on, as asked for (API EndpointSettings)."""
 
@@ -266,7 +268,7 @@ class EndpointRequest:
     dns_names: tuple[str, ...] = ()  # filled in when it joins
 
 
-@dataclass(frozen=True)
+@frozen
 class IpamPool:
     """One entry of a network's IPAM.Config; all texts are addresses."""
 
@@ -276,7 +278,7 @@ class IpamPool:
     aux_addresses: Mapping[str, str] = field(default_factory=dict)  # never given to a container
 
 
-@dataclass(frozen=True)
+@frozen
 class NetworkSpec:
     """A network as asked for (POST /networks/create)."""
 
@@ -293,7 +295,7 @@ class NetworkSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class HealthResult:
     """One health check that has ended (API HealthcheckResult)."""
 
@@ -303,7 +305,7 @@ class HealthResult:
     output: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Health:
     """What a container's health checks say (API Health); status: starting, healthy, unhealthy."""
 
@@ -312,7 +314,7 @@ class Health:
     log: tuple[HealthResult, ...] = ()  # the last five
 
 
-@dataclass(frozen=True)
+@frozen
 class State:
     """What was observed of a container's process."""
 
@@ -330,7 +332,7 @@ class State:
     health: Health | None = None  # None: it has no health check
 
 
-@dataclass(frozen=True)
+@frozen
 class Container:
     """One container: intent as resolved at create, and its last known state."""
 
@@ -353,7 +355,7 @@ class Container:
     networks: tuple[EndpointRequest, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageConfig:
     """The runnable part of an image (OCI image-spec config.config)."""
 
@@ -371,7 +373,7 @@ class ImageConfig:
     healthcheck: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Image:
     """One image of the store."""
 
@@ -390,7 +392,7 @@ class Image:
     history: tuple[Mapping[str, object], ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Volume:
     """A named volume of the local driver."""
 
@@ -403,7 +405,7 @@ class Volume:
     anonymous: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class ExecConfig:
     """API ExecConfig."""
 
@@ -420,7 +422,7 @@ class ExecConfig:
     console_size: tuple[int, ...] = ()  # (rows, columns) of the terminal, or empty
 
 
-@dataclass(frozen=True)
+@frozen
 class ExecInfo:
     """What is known of an exec (API ExecInspectResponse)."""
 
@@ -432,7 +434,7 @@ class ExecInfo:
     pid: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class LogQuery:
     """GET /containers/{id}/logs parameters.  Times in ns; None = unbounded; tail None = all."""
 
@@ -447,7 +449,7 @@ class LogQuery:
     framed: bool = True  # 8-byte multiplex headers (false for tty containers)
 
 
-@dataclass(frozen=True)
+@frozen
 class Event:
     """API EventMessage."""
 
@@ -458,7 +460,7 @@ class Event:
     time_ns: int
 
 
-@dataclass(frozen=True)
+@frozen
 class RegistryAuth:
     """Decoded X-Registry-Auth.  repr() never shows the secrets."""
 
@@ -469,7 +471,7 @@ class RegistryAuth:
     server_address: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Progress:
     """One line of a pull's or push's progress stream (API JSONMessage).
 

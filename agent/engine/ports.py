@@ -10,7 +10,7 @@ that what nobody owns can be recognised and removed by `reconcile`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from agent.engine.model import (
@@ -28,6 +28,7 @@ from agent.engine.model import (
     RegistryAuth,
     Volume,
 )
+from agent.values import frozen
 from agent.wire.streams import Duplex, PullStream
 
 
@@ -42,7 +43,7 @@ class Clock(Protocol):
 # ------------------------------------------------------------------------------------------ images
 
 
-@dataclass(frozen=True)
+@frozen
 class Removed:
     """One line of DELETE /images: untagged "name:tag" or deleted "sha256:..."."""
 
@@ -87,7 +88,7 @@ class Images(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@frozen
 class Rootfs:
     """How to mount a container's root: an overlay.  Paths absolute; `lower` top layer first."""
 
@@ -117,7 +118,7 @@ class Snapshots(Protocol):
 # ----------------------------------------------------------------------------------------- runtime
 
 
-@dataclass(frozen=True)
+@frozen
 class Launch:
     """All that the runtime needs to make a container's process; paths are absolute host paths."""
 
@@ -133,7 +134,7 @@ class Launch:
     mounts: tuple[MountPoint, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Exit:
     """How a container's init ended, from conmon's exit file."""
 
@@ -144,7 +145,7 @@ class Exit:
     error: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Survivor:
     """A container found on the host at agent start."""
 
@@ -233,7 +234,7 @@ class Runtime(Protocol):
 # ----------------------------------------------------------------------------------------- network
 
 
-@dataclass(frozen=True)
+@frozen
 class NetworkInfo:
     """A network as the API shows it.  `subnet` and `gateway` are its IPv4 ones."""
 
@@ -260,7 +261,7 @@ class NetworkInfo:
         return not self.builtin
 
 
-@dataclass(frozen=True)
+@frozen
 class NameServers:
     """Where a container's name server asks for names that are not of its networks."""
 

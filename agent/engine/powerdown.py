@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal as signals_of_os
-from dataclasses import dataclass
 
 from agent.engine import signals
 from agent.engine.core import Core
@@ -20,12 +19,13 @@ from agent.engine.model import Container, Phase
 from agent.engine.respawns import Respawns
 from agent.engine.waits import NEXT_EXIT, EndWaiter
 from agent.errors import EngineError
+from agent.values import frozen
 
 _log = logging.getLogger(__name__)
 SIGKILL = int(signals_of_os.SIGKILL)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Ending:
     container: Container
     waiter: EndWaiter

@@ -5,11 +5,11 @@ Back-off: 100 ms, doubling to 60 s; a run of 10 s or more starts over.  Duration
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from agent.engine.model import Container, Phase, RestartPolicy
 from agent.errors import invalid
+from agent.values import frozen
 
 FIRST: Final = 0.1
 LONGEST: Final = 60.0
@@ -17,7 +17,7 @@ HEALTHY_RUN: Final = 10.0
 NAMES: Final = ("no", "always", "on-failure", "unless-stopped")
 
 
-@dataclass(frozen=True)
+@frozen
 class Verdict:
     """What follows an exit.  `delay`: seconds until the next start, and the new back-off."""
 

@@ -6,10 +6,10 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from agent.errors import EngineError, internal, invalid
+from agent.values import frozen
 
 FOLDER: Final = "containers"
 _HOSTS, _HOSTNAME, _RESOLV = "hosts", "hostname", "resolv.conf"
@@ -20,7 +20,7 @@ _STUB: Final = "127.0.0.53"
 _BEHIND_STUB: Final = "/run/systemd/resolve/resolv.conf"
 
 
-@dataclass(frozen=True)
+@frozen
 class EtcPaths:
     """Absolute host paths of one container's files."""
 

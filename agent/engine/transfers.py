@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from agent.engine.model import Image, Progress, RegistryAuth
+from agent.values import frozen
 
 Say = Callable[[Progress], None]
 Gone = Callable[[], bool]
 Read = Callable[[int], bytes]  # at most so many bytes, b"" at the end
 
 
-@dataclass(frozen=True)
+@frozen
 class Distribution:
     """What a registry says of a name (API DistributionInspect)."""
 
@@ -23,7 +23,7 @@ class Distribution:
     platforms: tuple[tuple[str, str, str], ...]  # os, architecture, variant
 
 
-@dataclass(frozen=True)
+@frozen
 class SearchHit:
     """One line of docker search."""
 
@@ -33,7 +33,7 @@ class SearchHit:
     official: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class ImportRequest:
     """POST /images/create?fromSrc: `repo` "" = no name; `config_document` is
     the image's `config` as the changes make it; `url` "" = the tar is the body."""
@@ -46,7 +46,7 @@ class ImportRequest:
     url: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageSpace:
     """Bytes on disk.  `shared`: of layers that another image has too."""
 
@@ -55,7 +55,7 @@ class ImageSpace:
     layers: int  # all of them, each once
 
 
-@dataclass(frozen=True)
+@frozen
 class ManifestInfo:
     """One manifest that an image's name stands for (API ImageManifestSummary); sizes in bytes."""
 

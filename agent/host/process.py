@@ -18,9 +18,10 @@ import shlex
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
+
+from agent.values import frozen
 
 ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -33,7 +34,7 @@ OUTPUT_LIMIT = 1 << 20
 _RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # CPython ignores these two; children must not
 
 
-@dataclass(frozen=True)
+@frozen
 class Completed:
     """A program's end.  `returncode` < 0: killed by that signal.  Output is cut at the limit."""
 

@@ -12,7 +12,8 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from agent.values import frozen
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -196,7 +197,7 @@ def filesystem_type(path: Path) -> int:
     return int(buffer.f_type) & 0xFFFFFFFF
 
 
-@dataclass(frozen=True)
+@frozen
 class InotifyEvent:
     """One inotify_event: `name` is the entry's name for a watched directory, else b""."""
 

@@ -7,15 +7,16 @@ names, ids beyond 21 bits, sizes from 8 GiB on, extended attributes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from agent.host.tarheader import BLOCK, BLOCK_DEVICE, CHAR, DIRECTORY, padded
+from agent.values import frozen
 
 END = bytes(2 * BLOCK)
 _XATTR = b"SCHILY.xattr."
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Member:
     """One member to be.  `name` without the slash that a directory gets; mtime in s."""
 

@@ -13,10 +13,10 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from agent.host import openat, tarheader, tree
 from agent.host.tarheader import Entry, Headers, TarError, padded
+from agent.values import frozen
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CACHED_PARENTS = 64
@@ -34,7 +34,7 @@ _HOST_TROUBLE = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Rules:
     """`keep_kinds`: a directory never replaces a file nor a file a directory.  `owner`: (uid, gid)
     of everything, None = as the archive says."""

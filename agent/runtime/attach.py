@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from dataclasses import dataclass
 from typing import Protocol
 
 from agent.errors import internal
+from agent.values import frozen
 
 _PACKET = 8193 + 32768  # conmon sends at most 8193 bytes a packet; newer ones may send more
 _CHUNK = 16384  # conmon reads 32 KiB at a time; measured intact, 276 MB/s
@@ -29,7 +29,7 @@ class Drain(Protocol):
     def unpark(self, container_id: str) -> int | None: ...
 
 
-@dataclass(frozen=True)
+@frozen
 class Parking:
     """The connections of one container to conmon that outlive their clients.
 

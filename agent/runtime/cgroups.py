@@ -9,12 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from agent.values import frozen
 
 _ROOT = "/sys/fs/cgroup"
 
 
-@dataclass(frozen=True)
+@frozen
 class Hierarchies:
     """What is mounted: v1 mount points, the cgroup2 mount point ("" = none), and what runs things.
 

@@ -13,11 +13,11 @@ import os
 import select
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from agent.errors import deadline_exceeded, internal
 from agent.host import process
 from agent.runtime.settings import Paths
+from agent.values import frozen
 
 _SYNC_FD, _START_FD = 3, 4
 _LIMIT = 1 << 16
@@ -31,7 +31,7 @@ class RuntimeRefusedError(Exception):
         self.said = said
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """What distinguishes one conmon from another."""
 

@@ -31,6 +31,7 @@ from agent.host import process, syscalls
 from agent.runtime import translate
 from agent.runtime.namespace import Launcher
 from agent.runtime.watcher import Watcher
+from agent.values import frozen
 
 _BATCH = 65536
 
@@ -230,7 +231,7 @@ class RunningExec:
             self._child.kill(signal.SIGWINCH)
 
 
-@dataclass(frozen=True)
+@frozen
 class ExecPlan:
     """One exec: where its files go, what to run, and the runtime's command line without them."""
 

@@ -13,10 +13,10 @@ import logging
 import os
 import select
 import threading
-from dataclasses import dataclass
 
 from agent.host import syscalls
 from agent.runtime.settings import Paths
+from agent.values import frozen
 
 _log = logging.getLogger(__name__)
 _REOPEN = b"2 0 0\n"
@@ -24,7 +24,7 @@ _BREATH = 0.005  # seconds between looks at a log that is written all the time
 _LIMITS = "log-limits"
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """Bytes a file, and files in all (2 or more)."""
 

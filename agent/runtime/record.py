@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from agent.runtime.settings import Paths
+from agent.values import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Record:
     """`pid` is the container's init, `monitor` its conmon; start times in clock ticks since boot.
 

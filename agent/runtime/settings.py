@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from agent.engine.model import Ulimit
+from agent.values import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class RuntimeSettings:
     """`root` ($ROOT) survives reboots, `run` ($RUN) is on tmpfs; both absolute, owned by root.
 
@@ -33,7 +33,7 @@ class RuntimeSettings:
     command_timeout: float = 60.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Paths:
     """Every path of ours that is named after a container, in one place."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from agent.engine.model import Container, ExecConfig, Ulimit
 from agent.engine.ports import Launch
@@ -18,6 +18,7 @@ from agent.runtime import capabilities, seccomp
 from agent.runtime.spec_linux import DeviceNode, device_rules, devices, resources
 from agent.runtime.spec_mounts import mounts
 from agent.runtime.users import Identity
+from agent.values import frozen
 
 Document = dict[str, object]
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -39,7 +40,7 @@ MASKED = (
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
-@dataclass(frozen=True)
+@frozen
 class HostFacts:
     """What the specification needs to know of the host; gathered by agent.runtime.host."""
 
@@ -53,7 +54,7 @@ class HostFacts:
     recursive_read_only: bool = True  # mount_setattr(2), kernel 5.12
 
 
-@dataclass(frozen=True)
+@frozen
 class Resolved:
     """What was looked up for this container."""
 
@@ -66,7 +67,7 @@ class Resolved:
     ulimits: tuple[Ulimit, ...] = ()  # the agent's defaults
 
 
-@dataclass(frozen=True)
+@frozen
 class Security:
     """HostConfig.SecurityOpt, taken apart."""
 

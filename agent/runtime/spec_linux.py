@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from agent.engine.model import Resources
 from agent.errors import invalid
+from agent.values import frozen
 
 Document = dict[str, object]
 _PERIOD = 100_000  # microseconds, the kernel's default CFS period
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceNode:
     """A device given to a container."""
 

@@ -10,10 +10,10 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from agent.engine.inside import BlockAmount, Sample, Traffic
 from agent.runtime.cgroups import Cgroups
+from agent.values import frozen
 
 _TICK = 10_000_000  # ns in a USER_HZ tick, 100 a second on every Linux that Python runs on
 _UNLIMITED = 1 << 62
@@ -85,7 +85,7 @@ def block_v2(text: str, names: tuple[str, str]) -> tuple[BlockAmount, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Cpu:
     total: int
     user: int

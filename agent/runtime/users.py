@@ -11,17 +11,17 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from agent.errors import EngineError, invalid
 from agent.host import openat
+from agent.values import frozen
 
 _LIMIT = 1 << 20
 _NUMBER = re.compile(r"[0-9]{1,10}\Z", re.ASCII)
 _HIGHEST = 2**32 - 2  # 2**32 - 1 is (uid_t) -1: "leave it as it is" to the kernel
 
 
-@dataclass(frozen=True)
+@frozen
 class Identity:
     """uid, gid, supplementary gids (the primary one included, as Docker does), home folder."""
 

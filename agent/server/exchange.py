@@ -10,7 +10,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from agent.errors import EngineError, cancelled, internal, unavailable
@@ -20,6 +20,7 @@ from agent.server.channel import Channel
 from agent.server.hijack import HijackPump
 from agent.server.intake import Intake
 from agent.server.limits import Limits
+from agent.values import frozen
 from agent.wire.http import (
     Answer,
     Application,
@@ -41,7 +42,7 @@ _SETTLE: Final = 1.0
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Service:
     """What all connections share."""
 
@@ -56,7 +57,7 @@ class Service:
         return f"{self.prefix}-{next(self.counter)}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Exchange:
     """`streaming` is called when an answer begins that has no end of its own."""
 

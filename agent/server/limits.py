@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from agent.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Limits:
     handshake: float = 10.0  # from accept to a verified client certificate
     head: float = 10.0  # from accept, or a request's first byte, to the end of its head

@@ -9,10 +9,10 @@ import socket
 import stat
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from agent.server.tls import TlsConfig
+from agent.values import frozen
 from agent.wire.http import Client, Transport
 
 BACKLOG: Final = 1024
@@ -24,7 +24,7 @@ class ListenError(Exception):
     """A socket cannot be opened. The text says which and why."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class UnixListener:
     """A socket file. `group` may use it besides root; when there is no such group, root's does."""
 
@@ -33,7 +33,7 @@ class UnixListener:
     mode: int = 0o660
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class TlsListener:
     """Mutual TLS on a TCP port. `host` is a numeric address; port 0 = any free one.
 
@@ -47,7 +47,7 @@ class TlsListener:
     hosts: frozenset[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class InheritedListener:
     """A unix socket that the service manager opened (systemd socket activation)."""
 

@@ -11,11 +11,12 @@ import contextlib
 import hashlib
 import os
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from agent.server.channel import Channel, RawChannel
 from agent.server.limits import READ_SIZE
+from agent.values import frozen
 from agent.wire.certrole import CertificateError, certificate_names, client_role, server_role
 from agent.wire.http import Client, Transport
 
@@ -29,7 +30,7 @@ class TlsError(Exception):
     """The files of the TLS listener cannot be used. The text names the file, never its content."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class TlsConfig:
     """Where the TLS listener's identity is. Paths to PEM files.
 
@@ -46,7 +47,7 @@ class TlsConfig:
     minimum: str = "1.3"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Identity:
     """What a connection is accepted with; a reload makes a new one."""
 

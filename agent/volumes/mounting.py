@@ -8,11 +8,11 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from agent.errors import EngineError, internal, invalid
 from agent.host import syscalls
+from agent.values import frozen
 
 _VALID: Final = ("type", "o", "device", "size")
 _REQUIRED: Final = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
@@ -57,7 +57,7 @@ _OF_THE_MOUNT: Final = 0x1 | 0x2 | 0x4 | 0x8 | 0x400 | 0x800 | 0x200000
 _NETWORK: Final = ("nfs", "nfs4", "cifs")
 
 
-@dataclass(frozen=True)
+@frozen
 class MountPlan:
     """Arguments of mount(2); `propagation` is set by a second call, 0 = none."""
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from agent.values import frozen
 
 _SEQUENCE: Final = 0x30
 _OID: Final = 0x06
@@ -45,14 +46,14 @@ class CertificateError(ValueError):
     """The certificate is malformed, or has not the role it needs."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Role:
     store_id: str
     role: str  # "client" or "server"
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class CertificateNames:
     """The parts of an end-entity certificate that decisions are made on."""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from agent.values import frozen
 
 _HEADER: Final = struct.Struct(">BxxxL")
 SYSTEM_ERROR: Final = 3  # the docker client ends with its text as an error
@@ -24,7 +25,7 @@ class FrameError(ValueError):
     """The bytes are not a multiplexed stream."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Frame:
     stream: int  # 0 to 3
     data: bytes

@@ -6,11 +6,12 @@ import enum
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from agent.errors import EngineError, Kind, invalid, not_found
+from agent.values import frozen
 from agent.wire.status import STATUS
 from agent.wire.streams import BodyReader, ChunkSource, Duplex, Gone, PullStream
 
@@ -118,7 +119,7 @@ class Transport(enum.Enum):
     TLS = "tls"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Client:
     """Who asks. On a unix socket the kernel's word, over TLS the verified certificate's."""
 
@@ -139,7 +140,7 @@ class Client:
 LOCAL_CLIENT: Final = Client(Transport.UNIX, uid=0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Request:
     """A request's head. `path` is percent-decoded, valid UTF-8, without control characters and
     without `.`/`..` segments; it still holds the `/v1.NN` prefix."""
@@ -182,7 +183,7 @@ class _NoBody:
         return b""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Body:
     """What comes with a request: `data` for BodyKind.JSON, `reader` for BodyKind.STREAM.
 
@@ -204,7 +205,7 @@ class Body:
         return decoded
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Reply:
     """A whole answer. `headers` has no Content-Length (the server sets it). For HEAD requests the
     body is left out, its length is announced."""
@@ -234,7 +235,7 @@ def no_content() -> Reply:
     return Reply(204)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Stream:
     """An answer that goes on: the head is sent at once, then each piece of `source` as it comes.
 
@@ -247,7 +248,7 @@ class Stream:
     headers: Sequence[tuple[str, str]] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class BlockingStream:
     """An answer produced by blocking code on a worker thread, with back-pressure (pull progress).
 
@@ -262,7 +263,7 @@ class BlockingStream:
     headers: Sequence[tuple[str, str]] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Hijack:
     """The connection becomes the container's standard streams (attach, exec start).
 
@@ -287,7 +288,7 @@ Answer = Reply | Stream | BlockingStream | Hijack
 Handler = Callable[[Request, Body], Answer]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Handling:
     """What the router found. `inline`: the handler never blocks (no disk, no lock, no process, well
     under 1 ms), so it is called on the event loop instead of a worker."""

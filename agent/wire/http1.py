@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import headers_too_large, invalid
+from agent.values import frozen
 from agent.wire.http import MAX_HEAD, MAX_HEADERS, METHODS, Headers
 from agent.wire.status import REASONS
 
@@ -43,7 +43,7 @@ _ONCE: Final = frozenset({"content-length", "transfer-encoding", "host", "expect
 _BAD_FIELD: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Head:
     """A request's head as it came over the wire."""
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from agent.values import frozen
 
 MAX_PATTERNS = 10_000
 MAX_LENGTH = 4096
@@ -42,7 +43,7 @@ def lines(text: str) -> list[str]:
     return found
 
 
-@dataclass(frozen=True)
+@frozen
 class _Rule:
     expression: re.Pattern[str]
     inverted: bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from agent.api.schema.fields import (
@@ -18,6 +17,7 @@ from agent.api.schema.fields import (
 )
 from agent.engine.model import ExecConfig, ExecInfo
 from agent.errors import invalid
+from agent.values import frozen
 from agent.wire.http import printable
 
 EXEC_CONFIG: Final = Table(
@@ -46,7 +46,7 @@ EXEC_START: Final = Table(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class ExecStart:
     """console_size: (height, width) or empty."""
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from agent.errors import EngineError, invalid, not_implemented
+from agent.values import frozen
 from agent.wire.http import printable
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def anything(value: object, _where: str) -> object:
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Field:
     """One field of a definition of the API.
 
@@ -139,7 +139,7 @@ def unserved(name: str, *harmless: object) -> Field:
     return Field(name, anything, served=False, harmless=harmless)
 
 
-@dataclass(frozen=True)
+@frozen
 class Table:
     """All fields of one definition of the specification, in its order."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from agent.api.schema.fields import Document
@@ -18,6 +17,7 @@ from agent.engine.model import (
     MountPoint,
     Phase,
 )
+from agent.values import frozen
 
 DEFAULT_SHM: Final = 64 * 1024 * 1024
 
@@ -109,7 +109,7 @@ _OMITTED_EMPTY: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Surroundings:
     """What inspect shows beside the container's own record."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from agent.api.schema.fields import Document
@@ -12,9 +12,10 @@ from agent.api.schema.networking import networks_document, port_list
 from agent.api.schema.times import SECOND, human_duration
 from agent.api.version import CURRENT, Version
 from agent.engine.model import Container, Image, Phase
+from agent.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class ImageNames:
     """Which image a name means now, to show a container's image by name or, when the name has
     moved on, by id."""
