@@ -84,8 +84,11 @@ class Script:
 class MotoLab:
     """The server. Everything is forgotten at `reset` and at the end."""
 
-    def __init__(self, hosts: CloudHosts | None = None) -> None:
+    def __init__(self, hosts: CloudHosts | None = None, *, pending: float = 0.0) -> None:
+        """`pending`: seconds that an instance is so before it boots, 5 to 15 at Amazon."""
         self.hosts = hosts
+        self._never = threading.Event()
+        self._pending = pending
         self.script = Script()
         self.calls: Counter[str] = Counter()
         self._lock = threading.RLock()  # moto is not made for several threads
@@ -309,6 +312,7 @@ class MotoLab:
         hosts = self.hosts
 
         def boot() -> None:
+            self._never.wait(self._pending)
             self._addressed(instance, hosts.create(seed).ip)
 
         done = self._begin(boot)
