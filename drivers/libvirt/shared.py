@@ -189,10 +189,15 @@ def ensure_network(ctx: DriverContext, hv: Hypervisor) -> None:
     def make() -> None:
         with contextlib.suppress(GoneError):
             document = hv.network(name)[0]
-            if documents.text_of(document, "uuid") != plan.NETWORK_UUID:
+            ours = documents.text_of(document, "uuid") == plan.NETWORK_UUID
+            try:
                 hv.start_network(name)
+            except ConflictError:
+                if not ours or there():
+                    raise
+                hv.undefine_network(name)  # its subnet has been taken by something else
+            else:
                 return
-            hv.undefine_network(name)  # ours, and not started yet: its subnet may be taken by now
         if name != plan.NETWORK:
             raise InvalidError(
                 f"there is no network {name}", hint="virsh net-list --all shows what there is."

@@ -32,11 +32,11 @@ _AFTER = f"""\
 userdel -r debian 2>/dev/null
 rm -f /etc/sudoers.d/debian /etc/lab-seeded
 rm -f /etc/systemd/system/systemd-network-generator.service
-# logind sees the power button through udev
+# logind sees the power button through udev, growpart the disk
 cat >/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf <<'X'
 [Service]
 ExecStart=
-ExecStart=udevadm trigger --action=add --subsystem-match=net --subsystem-match=acpi --subsystem-match=input
+ExecStart=udevadm trigger --action=add --subsystem-match=net --subsystem-match=acpi --subsystem-match=input --subsystem-match=block
 X
 printf '/dev/vda1 / ext4 defaults,noatime 0 1\\n' >/etc/fstab
 printf '127.0.0.1 localhost\\n::1 localhost ip6-localhost\\n' >/etc/hosts
