@@ -77,7 +77,9 @@ class View:
     until: int | None = None
     timestamps: bool = False
     framed: bool = True
-    details: bool = False  # attributes before each line: there are none, but their space is docker's
+    details: bool = (
+        False  # attributes before each line: there are none, but their space is docker's
+    )
 
 
 class Renderer:
