@@ -42,7 +42,7 @@ OPTIONS: Final = (
     OptionSpec(
         "extra-disk",
         ("--libvirt-extra-disk",),
-        "Another empty disk of so many GiB (may be given several times)",
+        "Another empty disk of so many GiB",
         kind=Kind.LIST,
         default=(),
         env=("LIBVIRT_EXTRA_DISK",),
@@ -103,7 +103,7 @@ OPTIONS: Final = (
     OptionSpec(
         "share",
         ("--libvirt-share",),
-        "Folder of the hypervisor's host for the machine, FOLDER:WHERE[:ro] (several times); "
+        "Folder of the hypervisor's host for the machine, FOLDER:WHERE[:ro]; "
         "with one, libvirt has no suspend and no snapshots of a running machine",
         kind=Kind.LIST,
         default=(),

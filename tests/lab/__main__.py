@@ -7,10 +7,12 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from tests.lab import lab as labs
+from tests.lab.cloudimage import CloudImages
 from tests.lab.errors import LabError
 from tests.lab.host import Host
 from tests.lab.hostroot import FLAVOURS, VARIANTS, Flavour, HostRoots, Variant
 from tests.lab.images import ImageBuilder
+from tests.lab.libvirtd import layer as libvirtd_layer
 from tests.lab.registry import Registry, program
 from tests.lab.settings import Settings, from_environment
 from tests.lab.vm import Vm
@@ -69,6 +71,7 @@ def _cache(settings: Settings) -> None:
     lab = labs.Lab(settings, labs.LabRecord("none", 0, None))
     jobs = [lab.docker_cli, lab.engine, lambda: program(lab.debian), ImageBuilder(lab.debian).store]
     jobs += [VmImages(lab.debian).image, VmImages(lab.debian).emulator]
+    jobs += [CloudImages(lab.debian).image, lambda: libvirtd_layer(lab)]
     settings.cache.mkdir(parents=True, exist_ok=True)
     roots = HostRoots(lab.debian)
     with ThreadPoolExecutor(6) as pool:
