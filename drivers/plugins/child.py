@@ -46,6 +46,14 @@ class Spawner(Protocol):
         """Start with `env` added to the environment. Raises DriverError."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Identity:
+    """A plugin that was started: its process and where it listens."""
+
+    pid: int
+    address: str
+
+
 @dataclasses.dataclass
 class _Stream:
     """Bytes to lines."""
@@ -74,6 +82,11 @@ class Child:
         out, err = running.outputs
         self._selector.register(out, selectors.EVENT_READ, _Stream(self._stdout))
         self._selector.register(err, selectors.EVENT_READ, _Stream(self._stderr))
+
+    @property
+    def identity(self) -> Identity:
+        """For `still_there`, in a later run of the command."""
+        return Identity(self._running.pid, self._address)
 
     def connect(self) -> socket.socket:
         """Wait for its address and connect at once. Raises DriverError."""
@@ -182,6 +195,16 @@ def owns(pid: int, host: str, port: int, proc: Path = Path("/proc")) -> bool:
         if len(row) > 9 and row[1] == wanted and row[3] == _LISTENING
     }
     return any(_holds(proc / str(one), sockets) for one in _group(pid, proc))
+
+
+def still_there(plugin: Identity) -> bool:
+    """Whether that plugin still runs. One whose command died ends itself after ten seconds."""
+    try:
+        host, port = loopback(plugin.address)
+        socket.create_connection((host, port), timeout=1.0).close()
+    except (DriverError, OSError):
+        return False
+    return owns(plugin.pid, host, port)
 
 
 def _as_in_proc(host: str, port: int) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from drivers.api import Address, DriverContext, HostState, Made, SshLogin, Via
 from drivers.errors import AuthError, DriverError, GoneError, TransientError
 from drivers.options import OptionSpec
+from drivers.plugins.child import still_there
 from drivers.plugins.flags import Flags
 from drivers.plugins.folder import CREATED, CREATING, REMOVED, STATE_FILE, Folder, Kept
 from drivers.plugins.session import Binary, Session, opened
@@ -29,6 +30,7 @@ from drivers.polling import Backoff, NotYet, wait_until
 T = TypeVar("T")
 ENGINE_PORT: Final = 2376
 TURN_SECONDS: Final = 300.0  # until the provider shows what was asked for
+OUTLIVES_SECONDS: Final = 30.0  # a plugin whose command was killed ends itself after ten
 _PAUSES: Final = Backoff(first=0.1, factor=1.6, most=2.0)  # under the plugin's heartbeat
 _HOST: Final = re.compile(r"[A-Za-z0-9_:]([A-Za-z0-9_.:%-]{0,251}[A-Za-z0-9_])?")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
@@ -177,12 +179,20 @@ class PluginDriver:
             session.work("PreCreateCheck")  # some drivers find here what Create needs
 
             def save(stage: str, now: dict[str, Json]) -> None:
-                folder.save(stage, now, secrets)
+                folder.save(stage, now, secrets, session.identity)
 
             session.create(lambda: save(CREATING, config), save)
 
     def _undo(self, ctx: DriverContext, folder: Folder, kept: Kept) -> None:
-        """What a create left that did not come to its end."""
+        """What a create left that did not come to its end; its plugin must have ended before."""
+        plugin = kept.plugin
+        if plugin is not None:
+            wait_until(
+                lambda: not still_there(plugin) or NotYet(f"process {plugin.pid} is at work"),
+                what="the end of the plugin of an earlier create",
+                seconds=OUTLIVES_SECONDS,
+                clock=ctx.clock,
+            )
         try:
             with self._ready(ctx, folder, kept) as session:
                 _remove(ctx, session)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from drivers.errors import DriverError
+from drivers.plugins.child import Identity
 from drivers.plugins.vault import Json, Sealed, rebased, seal, unseal
 
 STATE_FILE: Final = "plugin/driver.json"
@@ -30,6 +31,7 @@ class Kept:
     stage: str = ""
     config: Json = None
     secrets: Mapping[str, Json] = dataclasses.field(default_factory=dict)
+    plugin: Identity | None = None  # of the create that is at work, or was cut off
 
 
 class Folder:
@@ -54,16 +56,25 @@ class Folder:
         if stage not in {CREATING, CREATED, REMOVED} or not isinstance(config, dict):
             raise DriverError(f"{self._state} is no state of a plugin's driver")
         secrets = _read(self._secrets) if self._secrets.exists() else {}
-        return Kept(stage, config, secrets)
+        return Kept(stage, config, secrets, _identity(found.get("plugin")))
 
-    def save(self, stage: str, config: Mapping[str, Json], secrets: Mapping[str, str]) -> None:
+    def save(
+        self,
+        stage: str,
+        config: Mapping[str, Json],
+        secrets: Mapping[str, str],
+        plugin: Identity | None = None,
+    ) -> None:
         """Keep the driver's configuration, sealed; the machine's folder is made for the plugin."""
         sealed: Sealed = seal(dict(config), secrets)
+        content: dict[str, Json] = {"stage": stage, "config": sealed.config}
+        if plugin is not None and stage == CREATING:
+            content["plugin"] = dataclasses.asdict(plugin)
         try:
             (self.store / "machines" / self._name).mkdir(mode=0o700, parents=True, exist_ok=True)
             self.store.chmod(0o700)
             _write(self._secrets, sealed.kept)
-            _write(self._state, {"stage": stage, "config": sealed.config})
+            _write(self._state, content)
         except OSError as err:
             raise DriverError(f"cannot write {self._state}: {err.strerror}") from err
 
@@ -93,6 +104,13 @@ def parse_config(data: object) -> dict[str, Json]:
         if isinstance(found, dict):
             return found
     raise DriverError("the plugin's configuration is no JSON object")
+
+
+def _identity(found: Json) -> Identity | None:
+    if not isinstance(found, dict):
+        return None
+    pid, address = found.get("pid"), found.get("address")
+    return Identity(pid, str(address)) if isinstance(pid, int) else None
 
 
 def _read(path: Path) -> dict[str, Json]:

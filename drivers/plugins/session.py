@@ -13,7 +13,7 @@ from drivers.api import Door
 from drivers.errors import DriverError
 from drivers.options import Value
 from drivers.plugins import gob
-from drivers.plugins.child import Child, Spawner
+from drivers.plugins.child import Child, Identity, Spawner
 from drivers.plugins.flags import Flags, read_flags, values_for
 from drivers.plugins.folder import CREATED, CREATING, parse_config
 from drivers.plugins.kinds import as_driver_error, printable
@@ -49,6 +49,10 @@ class Session:
         self._child = child
         self._door = door
         self._hide = hide
+
+    @property
+    def identity(self) -> Identity:
+        return self._child.identity
 
     def text(self, method: str) -> str:
         answer = self._ask(method)

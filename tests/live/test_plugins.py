@@ -112,6 +112,35 @@ def test_what_the_plugin_refuses_is_told(plugin_box: Installed, cloud: Path) -> 
     assert servers(cloud) == []
 
 
+def test_a_create_that_was_killed_is_undone_and_made_anew(
+    plugin_box: Installed, cloud: Path, tmp_path: Path
+) -> None:
+    """Killed while the provider works: the plugin ends itself, and its server's id was kept."""
+    box = plugin_box
+    box.environment["STANDIN_WAIT"] = str(tmp_path / "go")
+    create = ["create", "-d", "standin", "--engine-registry-mirror", box.registry.url, "pluggy"]
+    state = box.store / "machines/pluggy/plugin/driver.json"
+    with box.begin("machine", *create) as process:
+        try:
+            wait_until(lambda: _kept(state, "ServerID"), 15, "the id is kept", interval=0.05)
+        finally:
+            process.kill()
+    (left,) = cloud.iterdir()
+    plugin = json.loads(state.read_text())["plugin"]["pid"]
+    del box.environment["STANDIN_WAIT"]
+    said = box.machine(*create, timeout=120).text
+    assert "Docker is up and running!" in said
+    assert _ended(plugin), "the second create waited for it"
+    (now,) = cloud.iterdir()
+    assert now != left
+    box.machine("rm", "-y", "pluggy")
+    assert servers(cloud) == []
+
+
+def _kept(state: Path, field: str) -> bool:
+    return state.exists() and bool(json.loads(state.read_text())["config"].get(field))
+
+
 @pytest.fixture
 def runner() -> MakeRunner:
     """The command's own door to processes."""

@@ -95,7 +95,7 @@ class Driver:
         }
 
     def check(self) -> None:
-        if self.config["Token"] in {"", "bad"}:
+        if self.config.get("Token", "") in {"", "bad"}:
             raise FaultError("401 Unauthorized: unable to authenticate you")
 
     def create(self) -> None:

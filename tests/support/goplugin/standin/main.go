@@ -163,6 +163,11 @@ func (r *RPCServerDriver) Create(_, _ *struct{}) error {
 		return err
 	}
 	d.ServerID, d.RootPassword = server.ID, random()
+	for wanted := os.Getenv("STANDIN_WAIT"); wanted != ""; time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat(wanted); err == nil {
+			break
+		}
+	}
 	return nil
 }
 func (r *RPCServerDriver) Remove(_, _ *struct{}) error {

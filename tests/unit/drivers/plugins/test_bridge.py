@@ -18,8 +18,10 @@ from drivers.errors import (
     WaitTimeoutError,
 )
 from drivers.plugins import gob
+from drivers.plugins.child import Child
 from drivers.plugins.driver import PluginDriver
 from drivers.plugins.finding import Plugins
+from drivers.plugins.folder import CREATING, Folder
 from drivers.plugins.session import Binary
 from drivers.testkit import OpenDoor, context, created
 from tests.support.goplugin.standin import FLAGS, Behaviour, FaultError, Spawner
@@ -210,6 +212,25 @@ def test_a_create_that_is_watched_leaves_its_ids_while_it_works(make: MakeBench)
 
 def _wait(go_on: threading.Event) -> None:
     go_on.wait(5)
+
+
+def test_a_plugin_of_an_earlier_create_is_outwaited(make: MakeBench) -> None:
+    """Its command was killed, and it still makes things."""
+    bench = make()
+    ctx = bench.ctx()
+    old = bench.spawner.spawn([], {})
+    try:
+        identity = Child(old, bench.said.append, bench.said.append)
+        identity.connect().close()
+        folder = Folder(bench.folder, "conformance")
+        begun = {**folder.fresh(), "Token": "good-token", "Cloud": str(bench.cloud)}
+        folder.save(CREATING, begun, {}, identity.identity)
+        with pytest.raises(WaitTimeoutError, match="the plugin of an earlier create did not"):
+            created(bench.driver, ctx)
+    finally:
+        old.close()
+    created(bench.driver, ctx)
+    assert len(bench.servers()) == 1
 
 
 def test_what_cannot_be_undone_is_told(make: MakeBench) -> None:
