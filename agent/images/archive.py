@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from agent.errors import EngineError, invalid
 from agent.images import digest as digests
@@ -20,6 +19,7 @@ from agent.images.manifest import Descriptor, Manifest
 from agent.images.platforms import Platform
 from agent.images.reference import Reference
 from agent.images.spool import Member, Spool
+from agent.values import frozen
 
 _MAX_IMAGES = 1000
 _MAX_TAGS = 10_000
@@ -27,7 +27,7 @@ _INDEX_DEPTH = 4
 _NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 
 
-@dataclass(frozen=True)
+@frozen
 class ArchivedLayer:
     """A layer's file; `blob` when a digest of it is known."""
 
@@ -36,7 +36,7 @@ class ArchivedLayer:
     blob: Descriptor | None
 
 
-@dataclass(frozen=True)
+@frozen
 class ArchivedImage:
     """An image of the archive, checked as far as that goes without reading layers."""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 from agent.engine.model import RegistryAuth
 from agent.errors import EngineError, unauthorized
 from agent.images import documents
+from agent.values import frozen
 
 TOKEN_LIMIT = 256 << 10
 _MAX_TOKEN = 64 << 10
@@ -25,7 +25,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 _HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 
-@dataclass(frozen=True)
+@frozen
 class Challenge:
     """One WWW-Authenticate challenge; scheme in lower case."""
 
@@ -35,7 +35,7 @@ class Challenge:
     scope: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class TokenRequest:
     """What to send to a token server.  repr() never shows credentials."""
 
@@ -47,7 +47,7 @@ class TokenRequest:
         return f"TokenRequest(url={self.url!r})"
 
 
-@dataclass(frozen=True)
+@frozen
 class Token:
     """A bearer token and its life in seconds."""
 

@@ -15,7 +15,6 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -25,6 +24,7 @@ from agent.images import addresses
 from agent.images.addresses import Address
 from agent.images.cancel import Cancellation
 from agent.images.settings import RegistrySettings, Timeouts
+from agent.values import frozen
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -47,7 +47,7 @@ class TlsError(Exception):
     """The handshake failed for a reason that a retry does not heal."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """One request.  `insecure` only for registries on the operator's list.
 

@@ -7,18 +7,18 @@ the host (security.md C32).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from agent.engine.model import Image, ImageConfig
 from agent.images import digest as digests
 from agent.images import documents
 from agent.images.documents import BadDocumentError, Document
 from agent.images.manifest import MAX_LAYERS
+from agent.values import frozen
 
 _MAX_HISTORY = 4096
 
 
-@dataclass(frozen=True)
+@frozen
 class DecodedConfig:
     """What a config blob says."""
 

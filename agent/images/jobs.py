@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 from agent.engine.model import Progress
@@ -25,6 +24,7 @@ from agent.images.partial import Partial
 from agent.images.registry import DigestMismatchError
 from agent.images.settings import Limits
 from agent.images.workerpool import Unpacked, Worker, WorkerGoneError
+from agent.values import frozen
 
 _REPORT_EVERY = 0.1  # seconds between progress lines of a layer, as docker does
 _NOT_RESUMED = frozenset({Kind.INVALID, Kind.DATA_LOSS, Kind.NO_SPACE})
@@ -45,7 +45,7 @@ class LayerShelf(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@frozen
 class LayerTask:
     """One layer to get: its identity, its blob, and how to download it."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agent.engine.model import Image, Progress
@@ -27,13 +26,14 @@ from agent.images.settings import Limits
 from agent.images.shelf import LocalShelf
 from agent.images.spool import Spool
 from agent.images.workerpool import Unpacked, Worker, WorkerGoneError
+from agent.values import frozen
 
 _PIECE = 1 << 20
 Read = Callable[[int], bytes]
 Say = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
+@frozen
 class Store:
     """The parts of the store that a load fills."""
 

@@ -7,13 +7,13 @@ and `layers`/`config` is refused (CVE-2021-41190), so is schema 1 and every unkn
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from agent.errors import EngineError, invalid, not_found
 from agent.images import digest as digests
 from agent.images import documents, platforms
 from agent.images.documents import BadDocumentError, Document
 from agent.images.platforms import Platform
+from agent.values import frozen
 
 MAX_LAYERS = 127
 _MAX_ENTRIES = 4096
@@ -48,7 +48,7 @@ _LAYER_TYPES = frozenset(
 _KNOWN_KEYS = frozenset({"schemaversion", "mediatype", "config", "layers", "manifests"})
 
 
-@dataclass(frozen=True)
+@frozen
 class Descriptor:
     """What is to be fetched: by this digest, of exactly this many bytes."""
 
@@ -57,7 +57,7 @@ class Descriptor:
     size: int
 
 
-@dataclass(frozen=True)
+@frozen
 class IndexEntry:
     """A manifest of an index."""
 
@@ -65,14 +65,14 @@ class IndexEntry:
     platform: Platform | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Index:
     """A manifest list or OCI index."""
 
     entries: tuple[IndexEntry, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Manifest:
     """One image: config and layers, base first."""
 

@@ -13,7 +13,8 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from agent.values import frozen
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS layers (
@@ -35,7 +36,7 @@ CREATE TABLE IF NOT EXISTS refs (
 _VERSION = 1
 
 
-@dataclass(frozen=True)
+@frozen
 class Layer:
     """A layer's row.  `root`: (mode, uid, gid) when the layer describes its root."""
 
@@ -47,7 +48,7 @@ class Layer:
     created: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Ref:
     """A name of an image: suffix is ":tag" or "@sha256:..."."""
 

@@ -6,9 +6,9 @@ The order of preference is containerd's `platforms.Only`.  Pure; the machine nam
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from agent.errors import invalid
+from agent.values import frozen
 
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MACHINES = {
@@ -29,7 +29,7 @@ _MACHINES = {
 _ARM = ("v8", "v7", "v6", "v5")
 
 
-@dataclass(frozen=True)
+@frozen
 class Platform:
     """Normalised: amd64, arm64 (variant "" means v8), arm (v7 by default), 386, ..."""
 

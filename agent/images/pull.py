@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from agent.engine.model import Image, Progress, RegistryAuth
@@ -21,6 +20,7 @@ from agent.images.platforms import Platform
 from agent.images.reference import Reference
 from agent.images.registry import Endpoint, Fetched, Repository
 from agent.images.settings import RegistrySettings
+from agent.values import frozen
 
 # After these answers there is nothing to be hoped for from trying the same registry by http.
 _FINAL = frozenset(
@@ -29,7 +29,7 @@ _FINAL = frozenset(
 _NEVER_RETRIED = frozenset({Kind.CANCELLED, Kind.NO_SPACE})
 
 
-@dataclass(frozen=True)
+@frozen
 class Pulled:
     """All that the store needs to record an image."""
 
@@ -89,7 +89,7 @@ class Flights:
                     self._locks[key] = (lock, users - 1)
 
 
-@dataclass(frozen=True)
+@frozen
 class PullRequest:
     """What one client asked for."""
 

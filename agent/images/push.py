@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from agent.engine.model import Progress, RegistryAuth
@@ -27,6 +26,7 @@ from agent.images.reference import Reference
 from agent.images.registry import Endpoint, Repository
 from agent.images.settings import RegistrySettings
 from agent.images.upload import Uploads
+from agent.values import frozen
 
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
@@ -38,7 +38,7 @@ _CANDIDATES = 8  # digests of one layer that are asked for
 _REPORT_EVERY = 0.1
 
 
-@dataclass(frozen=True)
+@frozen
 class Known:
     """A blob that holds a layer, and a repository ("10.0.0.1:5000/x") that had it."""
 
@@ -46,7 +46,7 @@ class Known:
     repository: str
 
 
-@dataclass(frozen=True)
+@frozen
 class PushLayer:
     """One layer: its tar's size, where its blob may be, and how its tar is made."""
 
@@ -56,7 +56,7 @@ class PushLayer:
     tar: Callable[[], Generator[bytes, None, None]]
 
 
-@dataclass(frozen=True)
+@frozen
 class PushImage:
     """An image to push; `manifest` is the one that it came with, if it is still there."""
 
@@ -71,7 +71,7 @@ class PushShelf(Protocol):
     def remember_blob(self, diff_id: str, blob: Descriptor, repository: str) -> None: ...
 
 
-@dataclass(frozen=True)
+@frozen
 class Pushed:
     """The result for one tag."""
 

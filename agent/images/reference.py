@@ -7,10 +7,10 @@ network access.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from agent.errors import EngineError, invalid
 from agent.images import digest as digests
+from agent.values import frozen
 
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
@@ -29,7 +29,7 @@ _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 _HEX_PREFIX = re.compile(r"[a-f0-9]{1,64}")
 
 
-@dataclass(frozen=True)
+@frozen
 class Reference:
     """A normalised reference.  With both tag and digest, the digest decides and nothing is tagged."""
 

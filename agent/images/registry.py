@@ -10,7 +10,7 @@ import email.utils
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ from agent.images.manifest import MANIFEST_TYPES, Descriptor
 from agent.images.partial import Partial
 from agent.images.reference import DEFAULT_DOMAIN, Reference
 from agent.images.settings import RegistrySettings, Timeouts
+from agent.values import frozen
 
 _HUB = "https://registry-1.docker.io"
 _PIECE = 256 << 10
@@ -35,7 +36,7 @@ _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
+@frozen
 class Endpoint:
     """A base URL under which a reference's repository may be found."""
 
@@ -44,7 +45,7 @@ class Endpoint:
     insecure: bool = False  # on the operator's list: any certificate will do
 
 
-@dataclass(frozen=True)
+@frozen
 class Fetched:
     """A manifest's bytes; `digest` is computed from them."""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from agent.host import tarheader
 from agent.host.tarwriter import END, Member, header, padding
 from agent.images import digest as digests
 from agent.images import reference
+from agent.values import frozen
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -21,7 +22,7 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
 
 
-@dataclass(frozen=True)
+@frozen
 class SavedLayer:
     """A layer's diffID, the size of its tar, and what makes the tar."""
 
@@ -30,7 +31,7 @@ class SavedLayer:
     tar: Callable[[], Generator[bytes, None, None]]
 
 
-@dataclass(frozen=True)
+@frozen
 class SavedImage:
     """An image with the names that were asked for, as full "docker.io/library/x" and tag."""
 

@@ -12,13 +12,13 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 from agent.errors import EngineError
 from agent.host import openat, tree
 from agent.images import digest as digests
 from agent.images import extract, layertar, recipe, tarheader
 from agent.images.tarheader import Entry, Headers, TarError, padded
+from agent.values import frozen
 
 _KINDS = {
     tarheader.REGULAR: stat.S_IFREG,
@@ -34,7 +34,7 @@ _LIMIT = 16 << 20  # the largest document
 _PATHS = 4096
 
 
-@dataclass(frozen=True)
+@frozen
 class Damage:
     """One damaged thing: a document or a layer, and the images that have it."""
 
@@ -44,7 +44,7 @@ class Damage:
     images: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Checked:
     """What was looked at."""
 

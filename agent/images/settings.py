@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from agent.values import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """Caps on what one image may cost."""
 
@@ -22,7 +24,7 @@ class Limits:
     zstd_window_log: int = 27  # 128 MiB
 
 
-@dataclass(frozen=True)
+@frozen
 class Timeouts:
     """Seconds; `attempts` counts the first try."""
 
@@ -42,7 +44,7 @@ _REALMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class RegistrySettings:
     """The agent's registry configuration.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
 from agent.errors import EngineError, Kind, forbidden
@@ -14,11 +13,12 @@ from agent.images.connection import Request, TransientError
 from agent.images.manifest import MANIFEST_TYPES, Descriptor
 from agent.images.registry import Repository, backoff
 from agent.images.settings import RegistrySettings
+from agent.values import frozen
 
 Source = Callable[[], Generator[bytes, None, None]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Uploaded:
     """What was sent."""
 

@@ -13,13 +13,13 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from importlib import util
 
 from agent.errors import EngineError, Kind, data_loss, internal, invalid, no_space
 from agent.host import openat, tree
 from agent.images.settings import Limits
+from agent.values import frozen
 
 _PIPE_SIZE = 1 << 20
 _MEMORY = 1 << 30  # address space; a zstd window of 128 MiB fits
@@ -32,7 +32,7 @@ class WorkerGoneError(Exception):
     """The worker has closed its input; `finish` tells why."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Unpacked:
     """What a worker reports of a good layer.  Paths are relative to the layer's root."""
 

@@ -7,7 +7,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 
 from agent.net import rtnetlink, sysctl
@@ -15,11 +14,12 @@ from agent.net.ipam import Address
 from agent.net.namespaces import open_namespace, run_inside
 from agent.net.netlink import Message, NetlinkError
 from agent.net.rtnetlink import Interface, Rtnetlink
+from agent.values import frozen
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@frozen
 class Plug:
     """The container's end.  `gateways` are the default routes, when this is the way out;
     `on_link` = a default route without a gateway."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -19,6 +18,7 @@ from agent.errors import EngineError, Kind, conflict, forbidden, invalid, not_fo
 from agent.net import ipam
 from agent.net.ipam import Address, Subnet
 from agent.net.names import checked_interface
+from agent.values import frozen
 
 PREDEFINED: Final = ("bridge", "host", "none")
 DRIVERS: Final = ("bridge", "macvlan", "ipvlan")
@@ -45,7 +45,7 @@ _VLAN_MODES: Final = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Definition:
     """`id` 64 hex, `created` ns; every pool of `spec` has its subnet, and a gateway if it can."""
 

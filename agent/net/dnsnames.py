@@ -9,11 +9,12 @@ from typing import Final
 
 from agent.engine.model import Endpoint
 from agent.net.ipam import Address
+from agent.values import frozen
 
 _MOST: Final = 4096  # endpoints' addresses in one answer; a UDP answer holds far fewer
 
 
-@dataclass(frozen=True)
+@frozen
 class Found:
     """`addresses` of a known name, of the family asked for (maybe none)."""
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
+
+from agent.values import frozen
 
 A, PTR, AAAA, OPT = 1, 12, 28, 41
 IN: Final = 1
@@ -37,7 +38,7 @@ class BadQueryError(ValueError):
         self.rcode = rcode
 
 
-@dataclass(frozen=True)
+@frozen
 class Query:
     """One question.  `end`: where it ends in the message; `size`: what the client takes by UDP;
     `edns`: it said so itself."""

@@ -12,9 +12,10 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+
+from agent.values import frozen
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
@@ -58,7 +59,7 @@ class NetlinkError(OSError):
         self.operation = operation
 
 
-@dataclass(frozen=True)
+@frozen
 class Message:
     """One request: netlink type, flags beyond REQUEST and ACK, body, and its name for errors."""
 
@@ -70,7 +71,7 @@ class Message:
     settled_by: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Reply:
     """One message from the kernel."""
 

@@ -16,7 +16,6 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 
 from agent.engine.model import Endpoint, EndpointRequest, IpamPool, NetworkSpec, PortBinding
@@ -37,12 +36,13 @@ from agent.net.rules import Plan
 from agent.net.segments import BridgeWire, Segment
 from agent.net.shelf import Shelf
 from agent.net.watcher import Watcher
+from agent.values import frozen
 
 _RETIREMENT = 1.0  # seconds; networks that come and go in a row share one end of their bridges
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@frozen
 class NetworkSettings:
     """What an operator may choose.
 

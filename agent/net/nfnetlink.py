@@ -6,7 +6,6 @@ import errno
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from agent.net.netlink import (
@@ -16,6 +15,7 @@ from agent.net.netlink import (
     attributes,
     nested,
 )
+from agent.values import frozen
 
 _CTNETLINK, _NFTABLES = 1 << 8, 10 << 8
 _CT_GET, _CT_DELETE = _CTNETLINK | 1, _CTNETLINK | 2
@@ -32,7 +32,7 @@ _CTA_IP_V4_SRC = 1
 _CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 3
 
 
-@dataclass(frozen=True)
+@frozen
 class RulesChanged:
     """One nf_tables event: of which table and, for rules, which chain.  `generation` only for the
     event that ends a transaction; `table` is empty then."""
@@ -70,7 +70,7 @@ def _string(raw: bytes) -> str:
     return raw.rstrip(b"\0").decode("utf-8", "backslashreplace")
 
 
-@dataclass(frozen=True)
+@frozen
 class Flow:
     """A conntrack entry: protocol number, the port first sent to, and who answers."""
 

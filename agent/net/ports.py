@@ -13,13 +13,13 @@ import errno
 import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
 from agent.engine.model import PortBinding, PublishedPort
 from agent.errors import EngineError, Kind, internal, invalid
 from agent.net.ipam import Address
+from agent.values import frozen
 
 ANY = IPv4Address(0)
 ANY6 = IPv6Address(0)
@@ -42,7 +42,7 @@ class Held(Protocol):
 Binder = Callable[[str, Address, int], Held]
 
 
-@dataclass(frozen=True)
+@frozen
 class Wanted:
     """A port binding, parsed.  `first` 0 = any port; else one of first..last.
 

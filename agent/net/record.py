@@ -7,17 +7,17 @@ import logging
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
 from agent.host.tree import write_atomic
+from agent.values import frozen
 
 _log = logging.getLogger(__name__)
 _FILE = "network.json"
 _KINDS = ("bridge", "host", "none")
 
 
-@dataclass(frozen=True)
+@frozen
 class NetworkRecord:
     """One agent's networks.  `ids` are 64 hex digits by network name; `created` is ns.
 

@@ -11,7 +11,6 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -34,6 +33,7 @@ from agent.net.netlink import (
     number,
     text,
 )
+from agent.values import frozen
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
@@ -69,7 +69,7 @@ _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 
 
-@dataclass(frozen=True)
+@frozen
 class Link:
     """One interface.  `master` is an interface index, 0 = none."""
 
@@ -82,7 +82,7 @@ class Link:
     mtu: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Route:
     """One route.  `gateway` None = on-link; `link` is an interface index."""
 

@@ -27,11 +27,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from agent.net.ipam import Address, Subnet
 from agent.net.names import checked_interface, checked_table
+from agent.values import frozen
 
 USER_CHAIN = "user"
 METADATA_ADDRESS = IPv4Address("169.254.169.254")
@@ -70,7 +70,7 @@ _KEY = re.compile(r"[0-9a-f]{12}")
 _STALE = re.compile(rf"(?:{'|'.join(_OF_NETWORK)})_[0-9a-f]{{12}}|to_containers")
 
 
-@dataclass(frozen=True)
+@frozen
 class Forwarding:
     """A host port carried to a container.  `host_ip` 0.0.0.0 or :: = every address of the host."""
 
@@ -87,7 +87,7 @@ class Forwarding:
             raise ValueError(f"not a port forwarding: {self!r}")
 
 
-@dataclass(frozen=True)
+@frozen
 class NetworkRules:
     """What the rules of one bridge depend on.  `key` is 12 hex digits of the network's id;
     `gateways` are the host's addresses on it; `source` what its containers go out as."""
@@ -111,7 +111,7 @@ class NetworkRules:
         return any(one.version == 6 for one in self.subnets)
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """What the rules depend on, besides the published ports.
 

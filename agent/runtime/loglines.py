@@ -12,8 +12,9 @@ import itertools
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+
+from agent.values import frozen
 
 STREAMS = {b"stdout": 1, b"stderr": 2}
 # TEXT may hold anything but "\n", which `.` does not match.
@@ -67,7 +68,7 @@ def frame(stream: int, data: bytes) -> bytes:
     return bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
 
 
-@dataclass(frozen=True)
+@frozen
 class View:
     """What a client wants to see of a log."""
 
