@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Final
 
-from drivers.api import Address, DriverContext, HostState, Made, Size, SshLogin, Via
+from drivers.api import (
+    Address,
+    DriverContext,
+    HostState,
+    Made,
+    SeedRequest,
+    Size,
+    SshLogin,
+    Via,
+)
 from drivers.errors import CannotError, ConflictError, DriverError, GoneError, InvalidError
 from drivers.images import Images
 from drivers.libvirt import documents, making, plan, shared
@@ -74,7 +83,7 @@ class LibvirtDriver:
         """Asks libvirt: a lease may have moved. A machine that has just been started is waited for."""
         with self._hypervisor(ctx) as hv:
             host = making.await_address(ctx, hv, _RUNNING_ADDRESS_SECONDS)
-        seed = making.seed_of(ctx)
+        seed = ctx.seeds.seed(SeedRequest(user=ctx.text("ssh-user")))  # its keys: made already
         login = SshLogin(host, 22, seed.user, seed.key_path, seed.host_keys)
         return Address(host, via=Via.SSH, ssh=login)
 
@@ -290,6 +299,10 @@ def _conflicts(ctx: DriverContext, hv: Hypervisor) -> list[str]:
             shared.again(ctx, look)
         except GoneError:
             found.append(f"{flag} {name}: {ctx.text('uri')} has none of that name")
+    if ctx.text("accelerator") == "kvm":
+        why = making.why_no_kvm(ctx, documents.host_of(shared.again(ctx, hv.capabilities)))
+        if why:
+            found.append(f"KVM does not work: {why}; without it: --libvirt-accelerator tcg")
     if plan.is_session(ctx.text("uri")) and not ctx.text("bridge"):
         found.append(
             "an unprivileged libvirtd has no networks: give a bridge that qemu-bridge-helper allows, "

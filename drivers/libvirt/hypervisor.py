@@ -22,6 +22,7 @@ from drivers.libvirt.failures import failure
 T = TypeVar("T")
 SECONDS: Final = 60.0  # for one call
 LONG_SECONDS: Final = 600.0  # for one that moves memory or a disk
+_CLOSE_SECONDS: Final = 5.0
 _CHUNK: Final = 256 * 1024
 
 # virDomainState of libvirt-domain.h
@@ -392,5 +393,5 @@ def connected(uri: str, door: Door) -> Iterator[Hypervisor]:
     try:
         yield Hypervisor(lib, conn, door)
     finally:
-        with contextlib.suppress(lib.libvirtError):
-            conn.close()
+        with contextlib.suppress(DriverError):  # it is of no use any more in any case
+            bounded(lib, "virConnectClose", conn.close, _CLOSE_SECONDS)

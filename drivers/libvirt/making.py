@@ -52,21 +52,28 @@ def _accelerator(
 ) -> Iterator[Made]:
     if "accelerator" in state:
         return
-    arch, offered = documents.host_of(shared.again(ctx, hv.capabilities))
-    use, note = _choose(ctx, arch, offered=offered)
-    yield Made("accelerator", {"kvm": use, "arch": arch}, note)
+    host = documents.host_of(shared.again(ctx, hv.capabilities))
+    use, note = choose(ctx, host)
+    yield Made("accelerator", {"kvm": use, "arch": host[0]}, note)
 
 
-def _choose(ctx: DriverContext, arch: str, *, offered: bool) -> tuple[bool, str]:
+def choose(ctx: DriverContext, host: tuple[str, bool]) -> tuple[bool, str]:
+    """(whether to use KVM, what to tell). Raises CannotError when it was asked for and fails."""
     wanted = ctx.text("accelerator")
     if wanted == "tcg":
         return False, ""
-    why = "" if offered else "libvirt does not offer it"
-    if offered and plan.is_local(ctx.text("uri")):
-        why = kvm.why_not(ctx.runner, arch)
+    why = why_no_kvm(ctx, host)
     if wanted == "kvm" and why:
         raise CannotError(f"KVM does not work: {why}", hint="Without it: --libvirt-accelerator tcg")
     return not why, f"KVM does not work here ({why}): emulating, which is slow." if why else ""
+
+
+def why_no_kvm(ctx: DriverContext, host: tuple[str, bool]) -> str:
+    """ "" when KVM is to be used; else the reason why not."""
+    arch, offered = host
+    if not offered:
+        return "libvirt does not offer it"
+    return kvm.why_not(ctx.runner, arch) if plan.is_local(ctx.text("uri")) else ""
 
 
 def _disk(
