@@ -238,7 +238,9 @@ def _remove(ctx: DriverContext, session: Session) -> None:
     """Remove, and look: the protocol has no list, so the plugin's own view of the state decides."""
     try:
         session.work("Remove")
-    except GoneError:
+    except GoneError as err:
+        if _state(session) is not HostState.NOT_FOUND:
+            raise DriverError(err.message, hint=err.hint) from err
         return
 
     def gone() -> bool | NotYet:

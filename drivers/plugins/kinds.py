@@ -23,6 +23,7 @@ _KINDS: Final[tuple[tuple[type[DriverError], tuple[str, ...]], ...]] = (
         (
             r"\b429\b|too many requests|rate.?limit|throttl|\b50[0234]\b",
             r"time(d)?.?out|deadline exceeded|connection (refused|reset)|temporarily|try again",
+            r"no such host|network is unreachable|no route to host|\bEOF\b|TLS handshake",
         ),
     ),
     (
@@ -49,6 +50,12 @@ _KINDS: Final[tuple[tuple[type[DriverError], tuple[str, ...]], ...]] = (
     ),
     (ConflictError, (r"\b409\b|already (exists|in use)|conflict",)),
 )
+# What is not there, and is not the host: taken for its absence, a removal would leave it behind.
+_OTHER_THINGS: Final = re.compile(
+    r"no such file|file does not exist|executable|command|\$PATH|credential|\bkeys?\b|\bconfig"
+    r"|image|flavou?r|region|\bsize|network|project|plugin",
+    re.IGNORECASE,
+)
 _COMPILED: Final = tuple(
     (kind, re.compile("|".join(words), re.IGNORECASE)) for kind, words in _KINDS
 )
@@ -58,7 +65,7 @@ def as_driver_error(doing: str, text: str) -> DriverError:
     """The error of the method `doing`, with the plugin's own text."""
     shown = printable(text)
     for kind, words in _COMPILED:
-        if words.search(text):
+        if words.search(text) and not (kind is GoneError and _OTHER_THINGS.search(text)):
             return kind(f"{doing}: {shown}")
     return DriverError(f"{doing}: {shown}")
 

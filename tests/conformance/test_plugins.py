@@ -60,7 +60,6 @@ class PluginRig:
 
 class TestPluginFaults(FaultSuite):
     creates = ("Create",)
-    every = 2
 
     def rig(self, folder: Path) -> Rig:
         return PluginRig(folder)

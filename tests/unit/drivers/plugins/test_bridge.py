@@ -254,6 +254,22 @@ def test_a_removal_is_looked_after(make: MakeBench) -> None:
     assert bench.servers() == []
 
 
+def test_a_removal_that_finds_nothing_is_not_believed_while_the_host_is_there(
+    make: MakeBench,
+) -> None:
+    bench = make()
+    ctx = created(bench.driver, bench.ctx())
+    bench.spawner.behaviour.errors = {"Remove": "404 firewall not found"}
+    with pytest.raises(DriverError, match="Remove: 404 firewall not found"):
+        bench.driver.remove(ctx)
+    bench.spawner.behaviour.errors = {"GetState": "dial tcp: lookup api: no such host"}
+    with pytest.raises(TransientError):
+        bench.driver.remove(ctx)
+    bench.spawner.behaviour.errors = {}
+    bench.driver.remove(ctx)
+    assert bench.servers() == []
+
+
 def test_a_state_of_a_newer_plugin_is_an_error_state(make: MakeBench) -> None:
     bench = make()
     ctx = created(bench.driver, bench.ctx())

@@ -305,6 +305,12 @@ def test_what_is_no_configuration(data: object) -> None:
         ("VirtualBox machine \"m\" already exists", ConflictError),
         ("SSH key name is already in use", ConflictError),
         ("exit status 1", DriverError),
+        # what is missing here is not the host: rm must not believe that it is gone
+        ("dial tcp: lookup api.example on 127.0.0.53:53: no such host", TransientError),
+        ("open /home/u/.config/x/credentials: no such file or directory", DriverError),
+        ('exec: "VBoxManage": executable file not found in $PATH', DriverError),
+        ("404 SSH key not found", DriverError),
+        ("project not found", DriverError),
         ("digitalocean driver requires the --digitalocean-access-token option", DriverError),
     ],
 )  # fmt: skip
