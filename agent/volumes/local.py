@@ -150,6 +150,9 @@ class LocalVolumes:
 
     def release(self, name: str) -> None:
         """See ports.Volumes."""
+        with contextlib.suppress(EngineError):
+            if not self.get(name).options:
+                return  # what an operator has mounted there is the operator's
         self._unmount(name, name)
 
     def _unmount(self, name: str, folder: str) -> None:

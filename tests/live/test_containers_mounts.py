@@ -71,6 +71,17 @@ def test_bind_volume_is_the_hosts_folder_and_stays_when_it_is_removed(box: Insta
     assert "new" in str(box.host.run("cat", "/srv/tree/n").stdout)
 
 
+def test_what_an_operator_mounts_on_a_volume_stays(box: Installed) -> None:
+    box.docker("volume", "create", "disk")
+    place = box.docker("volume", "inspect", "-f", "{{.Mountpoint}}", "disk").text
+    box.host.run("mount", "-t", "tmpfs", "none", place)
+    box.host.run("sh", "-c", f"echo kept >{place}/f")
+    assert box.docker("run", "--rm", "-v", "disk:/d", "busybox", "cat", "/d/f").text == "kept"
+    assert mounted(box, "disk")
+    box.host.run("umount", place)
+    box.docker("volume", "rm", "disk")
+
+
 def test_volume_of_a_mount_request(box: Installed) -> None:
     """`--mount type=volume,volume-opt=...`, named and anonymous; copy-up into it."""
     options = "volume-opt=type=tmpfs,volume-opt=device=tmpfs,volume-opt=o=size=2m"
