@@ -11,7 +11,7 @@ from drivers.api import DriverContext
 from drivers.aws import finding, images, plan
 from drivers.aws.documents import Image, text
 from drivers.aws.provider import Cloud, endpoint_problem, missing_library
-from drivers.errors import AuthError, DriverError
+from drivers.errors import AuthError, DriverError, TransientError
 
 T = TypeVar("T")
 USER_DATA_LIMIT: Final = 16 * 1024  # bytes, Amazon's, before base64
@@ -48,7 +48,7 @@ def offline(ctx: DriverContext) -> list[str]:
 
 
 def online(cloud: Cloud, ctx: DriverContext) -> list[str]:
-    """What Amazon says; credentials that are refused are told once."""
+    """What Amazon says; refused credentials, or no answer at all, are told once."""
     problems: list[str] = []
     try:
         kind = _try(problems, lambda: _image_problems(cloud, ctx, problems)) or ""
@@ -59,7 +59,7 @@ def online(cloud: Cloud, ctx: DriverContext) -> list[str]:
             _try(
                 problems, lambda: cloud.ask("DescribeKeyPairs", KeyNames=[ctx.text("keypair-name")])
             )
-    except AuthError as err:
+    except (AuthError, TransientError) as err:
         problems.append(_words(err))
     return problems
 
@@ -103,10 +103,10 @@ def own_public_key(ctx: DriverContext) -> str:
 
 
 def _try(problems: list[str], action: Callable[[], T]) -> T | None:
-    """What `action` answers; None, and its error among the problems. AuthError goes through."""
+    """What `action` answers; None, and its error among the problems. What all calls would say goes through."""
     try:
         return action()
-    except AuthError:
+    except (AuthError, TransientError):
         raise
     except DriverError as err:
         problems.append(_words(err))

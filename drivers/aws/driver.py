@@ -15,6 +15,7 @@ from drivers.caller import caller_cidr
 from drivers.errors import DriverError, InvalidError
 
 _CONSOLE_LIMIT: Final = 64 * 1024
+_CHECK_SECONDS: Final = 10.0
 
 
 class AwsDriver:
@@ -33,7 +34,7 @@ class AwsDriver:
         problems = [*missing_library(), *checks.offline(ctx)]
         if missing_library():
             return problems
-        cloud = Cloud(ctx)
+        cloud = Cloud(ctx, patience=_CHECK_SECONDS)
         try:
             cloud.connect()
         except DriverError as err:

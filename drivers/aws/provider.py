@@ -45,8 +45,10 @@ def missing_library() -> list[str]:
 class Cloud:
     """EC2 and SSM in one region, with one context's credentials. For one verb, of one thread."""
 
-    def __init__(self, ctx: DriverContext) -> None:
+    def __init__(self, ctx: DriverContext, patience: float = _RETRY_SECONDS) -> None:
+        """`patience`: seconds for which bad moments are waited out, after boto3's own attempts."""
         self._ctx = ctx
+        self._patience = patience
         self.region = ""
 
     def ask(self, operation: str, /, **fields: object) -> Document:
@@ -84,7 +86,7 @@ class Cloud:
         return retried(
             lambda: self._once(service, operation, fields),
             clock=self._ctx.clock,
-            seconds=_RETRY_SECONDS,
+            seconds=self._patience,
         )
 
     def _once(self, service: str, operation: str, fields: Mapping[str, object]) -> Document:

@@ -54,15 +54,15 @@ def restore(cloud: Cloud, ctx: DriverContext, label: str) -> None:
     found = power.must(cloud, ctx)
     snapshot = _find(cloud, ctx, label)
     _completed(cloud, ctx, snapshot)
+    new = _volume_of(cloud, ctx, found, snapshot)
+    if found.root_volume != new:
+        _reach(cloud, ctx, new, "available")
     was_on = found.state in {"running", "pending"}
     power.stop(cloud, ctx, force=False)
-    found = power.must(cloud, ctx)
-    new = _volume_of(cloud, ctx, found, snapshot)
     if found.root_volume and found.root_volume != new:
         cloud.ask("DetachVolume", VolumeId=found.root_volume, InstanceId=found.id)
         _reach(cloud, ctx, found.root_volume, "available")
     if found.root_volume != new:
-        _reach(cloud, ctx, new, "available")
         cloud.ask("AttachVolume", VolumeId=new, InstanceId=found.id, Device=found.root_device)
     _reach(cloud, ctx, new, "in-use")
     cloud.ask(
@@ -131,14 +131,14 @@ def _volumes(cloud: Cloud, ctx: DriverContext) -> list[Document]:
 def _volume_of(cloud: Cloud, ctx: DriverContext, found: Instance, snapshot: str) -> str:
     """The volume that this restore has made, or makes now.
 
-    Made for the volume that it replaces; when that has been taken out already, it is the one that
-    bears the snapshot's name and is not attached.
+    It is marked with the snapshot and the volume that it replaces. While that one exists, the
+    restore was cut off and goes on; that one's end is the last step before the start.
     """
-    for one in _volumes(cloud, ctx):
-        mark = tags(one).get(_RESTORE_TAG, "")
-        free = text(one, "State") in {"available", "creating"}
-        if mark.startswith(f"{snapshot} ") and free:
-            return text(one, "VolumeId")
+    volumes = {text(one, "VolumeId"): tags(one) for one in _volumes(cloud, ctx)}
+    for ident, marks in volumes.items():
+        made_of, _, replaced = marks.get(_RESTORE_TAG, "").partition(" ")
+        if made_of == snapshot and replaced in volumes:
+            return ident
     made = cloud.ask(
         "CreateVolume",
         SnapshotId=snapshot,
