@@ -114,7 +114,8 @@ def wanted_driver(args: list[str], env: Mapping[str, str]) -> str:
 def _option(spec: OptionSpec) -> click.Option:
     """Values stay text here; drivers.options parses them, with one message for all."""
     env = f" [env {', '.join(spec.env)}]" if spec.env else ""
-    shown = f" [default: {spec.default}]" if spec.default not in {"", False, ()} else ""
+    default = ",".join(spec.default) if isinstance(spec.default, tuple) else spec.default
+    shown = f" [default: {default}]" if spec.default not in {"", False, ()} else ""
     flags = [*spec.flags, _parameter(spec)]
     if spec.kind is Kind.FLAG:
         return click.Option(flags, is_flag=True, default=None, help=spec.help + env)
