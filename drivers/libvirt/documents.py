@@ -162,6 +162,25 @@ def snapshot(label: str) -> str:
     return ET.tostring(top, encoding="unicode")
 
 
+def oldest_first(snapshots: Iterable[str]) -> list[str]:
+    """Names of the snapshots in these documents. Times have seconds only, so of the same second a
+    parent is older than its child."""
+    parents: dict[str, str] = {}
+    times: dict[str, int] = {}
+    for document in snapshots:
+        name = text_of(document, "name")
+        parents[name] = text_of(document, "parent/name")
+        times[name] = int(text_of(document, "creationTime") or 0)
+
+    def depth(name: str) -> int:
+        count = 0
+        while (name := parents.get(name, "")) and count < len(parents):
+            count += 1
+        return count
+
+    return sorted(times, key=lambda name: (times[name], depth(name), name))
+
+
 def tag_of(document: str) -> Tag | None:
     """Ours, in a domain's document; None in anyone else's."""
     node = _parsed(document).find(f"metadata/{_TAG}")

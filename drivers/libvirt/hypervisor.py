@@ -16,7 +16,7 @@ from typing import IO, Any, Final, TypeVar
 
 from drivers.api import Door, HostState
 from drivers.errors import DriverError, TransientError
-from drivers.libvirt.documents import text_of
+from drivers.libvirt.documents import oldest_first, text_of
 from drivers.libvirt.failures import failure
 
 T = TypeVar("T")
@@ -156,11 +156,8 @@ class Hypervisor:
         """Their names, oldest first."""
 
         def read() -> list[str]:
-            rows = []
-            for number, one in enumerate(self._dom(uuid).listAllSnapshots(0)):
-                created = text_of(str(one.getXMLDesc(0)), "creationTime")
-                rows.append((int(created or 0), number, str(one.getName())))
-            return [name for _, _, name in sorted(rows)]
+            found = self._dom(uuid).listAllSnapshots(0)
+            return oldest_first(str(one.getXMLDesc(0)) for one in found)
 
         return self._call("virDomainListAllSnapshots", read)
 

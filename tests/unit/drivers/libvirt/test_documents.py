@@ -142,6 +142,16 @@ def test_volumes_are_private_and_may_be_differences() -> None:
     assert ET.fromstring(documents.storage("s", 1, "raw")).find("backingStore") is None
 
 
+def test_snapshots_of_one_second_are_ordered_by_their_parents() -> None:
+    def shot(name: str, time: int, parent: str) -> str:
+        above = f"<parent><name>{parent}</name></parent>" if parent else ""
+        return f"<domainsnapshot><name>{name}</name><creationTime>{time}</creationTime>{above}</domainsnapshot>"
+
+    rows = [shot("c", 7, "b"), shot("b", 7, "z"), shot("z", 7, ""), shot("a", 9, "z")]
+    assert documents.oldest_first(rows) == ["z", "b", "c", "a"]
+    assert documents.oldest_first([shot("x", 1, "y"), shot("y", 1, "x")]) == ["x", "y"]
+
+
 CAPABILITIES = """<capabilities><host><cpu><arch>x86_64</arch></cpu></host>
 <guest><arch name='i686'><domain type='qemu'/><domain type='kvm'/></arch></guest>
 <guest><arch name='x86_64'><domain type='qemu'/>{}</arch></guest></capabilities>"""
