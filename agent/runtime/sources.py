@@ -89,8 +89,17 @@ def place(
 ) -> tuple[MountPoint, ...]:
     """In the private namespace: the mounts with sources that the OCI runtime can take."""
     return tuple(
-        _placed(mount, clones, f"{bundle}/sources/{number}") for number, mount in enumerate(mounts)
+        _without_depth(_placed(mount, clones, f"{bundle}/sources/{number}"))
+        for number, mount in enumerate(mounts)
     )
+
+
+def _without_depth(mount: MountPoint) -> MountPoint:
+    """crun can't make a file read-only recursively ("open mount target: Not a directory"), and there
+    is nothing below one."""
+    if mount.source and mount.read_only_recursive and not os.path.isdir(mount.source):
+        return replace(mount, read_only_recursive=False)
+    return mount
 
 
 def _placed(mount: MountPoint, clones: dict[str, int], path: str) -> MountPoint:
