@@ -11,6 +11,7 @@ from drivers.api import DriverContext
 from drivers.aws import finding, images, plan
 from drivers.aws.documents import Image, text
 from drivers.aws.provider import Cloud, endpoint_problem, missing_library
+from drivers.caller import caller_cidr
 from drivers.errors import AuthError, DriverError, TransientError
 
 T = TypeVar("T")
@@ -55,6 +56,8 @@ def online(cloud: Cloud, ctx: DriverContext) -> list[str]:
         place = _try(problems, lambda: finding.place_of(cloud, ctx, kind or "t3.micro"))
         if place is not None:
             _try(problems, lambda: _group_problems(cloud, ctx, place.vpc, problems))
+        if needs_caller(ctx):
+            _try(problems, lambda: caller_cidr(ctx))
         if ctx.text("keypair-name"):
             _try(
                 problems, lambda: cloud.ask("DescribeKeyPairs", KeyNames=[ctx.text("keypair-name")])
@@ -62,6 +65,16 @@ def online(cloud: Cloud, ctx: DriverContext) -> list[str]:
     except (AuthError, TransientError) as err:
         problems.append(_words(err))
     return problems
+
+
+def private(ctx: DriverContext) -> bool:
+    """Whether the machine is reached by its private address."""
+    return ctx.flag("private-address-only") or ctx.flag("use-private-address")
+
+
+def needs_caller(ctx: DriverContext) -> bool:
+    """Whether it depends on this computer's public address who may connect."""
+    return not (ctx.listed("open-to") or ctx.listed("security-group") or private(ctx))
 
 
 def login(ctx: DriverContext) -> str:

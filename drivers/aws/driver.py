@@ -56,7 +56,7 @@ class AwsDriver:
         user = checks.login(ctx)
         if ctx.flag("ipv6-address-only"):
             host, kind = found.ipv6, "IPv6"
-        elif ctx.flag("use-private-address") or ctx.flag("private-address-only"):
+        elif checks.private(ctx):
             host, kind = found.private, "private"
         else:
             host, kind = found.public, "public"
@@ -127,8 +127,7 @@ def _connected(ctx: DriverContext) -> Cloud:
 def _let_caller_in(cloud: Cloud, ctx: DriverContext) -> None:
     """A laptop moves: its address of today is let into the machine's own group, if it can be known."""
     group, opened = ctx.state.get("group"), ctx.state.get("open_to")
-    private = ctx.flag("private-address-only") or ctx.flag("use-private-address")
-    if not group or not isinstance(opened, list) or ctx.listed("open-to") or private:
+    if not group or not isinstance(opened, list) or not checks.needs_caller(ctx):
         return
     with contextlib.suppress(DriverError):
         here = caller_cidr(ctx)

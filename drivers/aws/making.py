@@ -131,20 +131,23 @@ class Making:
         if given or not isinstance(sources, list):
             sources = list(given) or self._default_sources(choice)
             yield from self._learn("open_to", sources, f"Opening it to {', '.join(sources)}")
-        self.open(group, [str(one) for one in sources])
+        self.open(group, [str(one) for one in sources], only=True)
         return (group,)
 
     def _default_sources(self, choice: Choice) -> list[str]:
         ctx = self._ctx
-        if ctx.flag("private-address-only") or ctx.flag("use-private-address"):
+        if checks.private(ctx):
             return finding.vpc_networks(self._cloud, choice.vpc)
         return [caller_cidr(ctx)]
 
     def _make_group(self, vpc: str) -> str:
         cloud, ctx = self._cloud, self._ctx
 
+        def own() -> list[Document]:  # another try may have left one in another VPC
+            return [one for one in self._own_groups() if text(one, "VpcId") == vpc]
+
         def ensure() -> str:
-            found = patiently(ctx, self._own_groups)
+            found = patiently(ctx, own)
             if found:
                 return text(found[0], "GroupId")
             try:
@@ -157,7 +160,7 @@ class Making:
                 )
                 return text(made, "GroupId")
             except ConflictError:
-                found = self._appears(self._own_groups)
+                found = self._appears(own)
                 if not found:
                     raise
                 return text(found[0], "GroupId")
@@ -169,8 +172,11 @@ class Making:
             "DescribeSecurityGroups", "SecurityGroups", Filters=plan.ours(self._ctx)
         )
 
-    def open(self, group: str, sources: Sequence[str]) -> None:
-        """Add the rules that the machine's own group lacks."""
+    def open(self, group: str, sources: Sequence[str], *, only: bool = False) -> None:
+        """Add the rules that the machine's own group lacks; with `only`, take others away.
+
+        Others are of an earlier try of this create, with other options.
+        """
         cloud, ctx = self._cloud, self._ctx
         wanted = plan.rules(ctx, sources)
 
@@ -181,6 +187,9 @@ class Making:
             if tags(found[0]).get(TAG) not in {ctx.uuid, None}:
                 raise ConflictError(f"security group {group} is another machine's")
             lacking = plan.lacking(found[0], wanted)
+            surplus = plan.surplus(found[0], wanted) if only else []
+            if surplus:
+                cloud.ask("RevokeSecurityGroupIngress", GroupId=group, IpPermissions=surplus)
             if not lacking:
                 return
             try:

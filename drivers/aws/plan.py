@@ -180,6 +180,19 @@ def lacking(group: Document, wanted: list[dict[str, object]]) -> list[dict[str, 
     return out
 
 
+def surplus(group: Document, wanted: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The rules of the group that are not wanted, as a request to take them away."""
+    bare = [
+        {**rule, "IpRanges": _bare(rule, "IpRanges"), "Ipv6Ranges": _bare(rule, "Ipv6Ranges")}
+        for rule in rows(group, "IpPermissions")
+    ]
+    return lacking({"IpPermissions": wanted}, bare)
+
+
+def _bare(rule: Document, ranges: str) -> list[dict[str, object]]:
+    return [{k: v for k, v in one.items() if k != "Description"} for one in rows(rule, ranges)]
+
+
 def lets_in(groups: Iterable[Document], port: int) -> bool:
     """Whether a rule of one of the groups opens that TCP port to anybody."""
     for group in groups:

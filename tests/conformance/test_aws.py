@@ -120,6 +120,24 @@ class TestOtherWays:
         assert "mine" in ec2.key_pairs
         assert ec2.get_security_group_from_id(group.id) is not None
 
+    def test_a_second_try_with_other_options_leaves_nothing_of_the_first(
+        self, tmp_path: Path
+    ) -> None:
+        """Wide open and in the default VPC at first, then narrow and elsewhere."""
+        driver, ctx = self._ready(tmp_path, **{"open-to": ("0.0.0.0/0",)})
+        door = BreakableDoor()
+        door.refuses["RunInstances"] = QuotaError("VcpuLimitExceeded: no")
+        state: dict[str, object] = {}
+        with pytest.raises(QuotaError):
+            for made in driver.create(dataclasses.replace(ctx, door=door)):
+                state[made.key] = made.value
+        _, narrow = self._ready(tmp_path, zone="b")
+        list(driver.create(dataclasses.replace(narrow, state=state)))
+        (instance,) = self.lab.backend.all_instances()
+        (group,) = instance.nics[0].group_set
+        assert instance.placement.zone == "us-east-1b"
+        assert {rule.ip_range["CidrIp"] for rule in group.ingress_rules} == {"198.51.100.7/32"}
+
     def test_check_tells_all_that_amazon_says_at_once(self, tmp_path: Path) -> None:
         driver, ctx = self._ready(
             tmp_path, ami="ami-00000000000000000", **{"subnet-id": "subnet-0", "tags": "odd"},

@@ -28,6 +28,17 @@ def launched(ctx: DriverContext) -> dict[str, object]:
     return plan.launch(ctx, CHOICE, ["sg-1"], "key", b"data")
 
 
+def _valid(fields: dict[str, object]) -> bool:
+    """Against botocore's description of the API."""
+    from botocore.session import Session
+    from botocore.validate import ParamValidator
+
+    shape = Session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    report = ParamValidator().validate({**fields, "UserData": "", "ClientToken": "t"}, shape)
+    assert not report.has_errors(), report.generate_report()
+    return True
+
+
 def test_a_launch_by_default(tmp_path: Path) -> None:
     fields = launched(options(tmp_path))
     assert fields["MetadataOptions"] == {
@@ -89,6 +100,7 @@ def test_everything_that_can_be_asked_for(tmp_path: Path) -> None:
     }  # fmt: skip
     assert fields["EbsOptimized"] is True
     assert fields["Monitoring"] == {"Enabled": True}
+    assert _valid(fields)
     kinds = [text(one, "ResourceType") for one in rows(fields, "TagSpecifications")]
     assert "spot-instances-request" in kinds
 
@@ -147,6 +159,17 @@ def test_only_rules_that_are_lacking_are_asked_for(tmp_path: Path) -> None:
         (2376, ["203.0.113.7/32", "198.51.100.0/24"]),
     ]
     assert plan.lacking({"IpPermissions": wanted}, wanted) == []
+
+
+def test_rules_of_an_earlier_try_are_taken_away(tmp_path: Path) -> None:
+    wanted = plan.rules(options(tmp_path), ["203.0.113.7/32"])
+    wide = plan.rules(options(tmp_path, open_port=("80",)), ["0.0.0.0/0", "203.0.113.7/32"])
+    surplus = plan.surplus({"IpPermissions": wide}, wanted)
+    assert {(rule["FromPort"], *_sources(rule)) for rule in surplus} == {
+        (22, "0.0.0.0/0"), (2376, "0.0.0.0/0"), (80, "0.0.0.0/0"), (80, "::/0"),
+    }  # fmt: skip
+    assert "Description" not in repr(surplus)
+    assert plan.surplus({"IpPermissions": wanted}, wanted) == []
 
 
 @pytest.mark.parametrize("port", ["22", "2376/tcp", "0", "70000", "80/icmp", "http", "1-9"])
