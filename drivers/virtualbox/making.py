@@ -43,7 +43,10 @@ def register(ctx: DriverContext, box: VBoxManage, arch: str) -> None:
     """The virtual machine, without hardware yet."""
 
     def attempt() -> None:
-        if box.registered():
+        name = box.listed()
+        if name == texts.INACCESSIBLE:
+            box.run("unregistervm", ctx.uuid)
+        elif name:
             return
         # a create that was killed half-way leaves a folder that VirtualBox does not know of
         _remove_tree(ctx.folder / MACHINES)
@@ -110,9 +113,10 @@ def unmake(ctx: DriverContext, box: VBoxManage) -> None:
         if info is not None:
             hostonly.detach(ctx, box, info)
             power.cut(ctx, box)
+        if box.listed():
             _unregister(ctx, box)
         _forget_media(ctx, box)
-        if box.registered():
+        if box.listed():
             raise DriverError(f"VirtualBox still lists the virtual machine {ctx.uuid}")
     _remove_tree(ctx.folder / MACHINES)
     for name in _FILES:

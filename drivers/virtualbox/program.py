@@ -60,11 +60,16 @@ class VBoxManage:
 
     # -- the machine itself
 
+    def listed(self) -> str:
+        """The name that VirtualBox has for it; "" when it does not know it."""
+        return texts.machines(self.again("list", "vms")).get(self._ctx.uuid, "")
+
     def registered(self) -> bool:
-        return self._ctx.uuid in texts.machines(self.again("list", "vms"))
+        """Known, and its files are there."""
+        return self.listed() not in {"", texts.INACCESSIBLE}
 
     def info(self) -> texts.Vm:
-        """Raises GoneError when it is not registered."""
+        """Raises GoneError when it is not known, or its files are gone."""
         return texts.vm(self.again("showvminfo", self._ctx.uuid, "--machinereadable"))
 
     def find(self) -> texts.Vm | None:

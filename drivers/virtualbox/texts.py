@@ -22,6 +22,7 @@ from drivers.errors import (
     TransientError,
 )
 
+INACCESSIBLE: Final = "<inaccessible>"  # the name of a machine whose files are gone
 NO_MODULE: Final = "/dev/vboxdrv does not exist"
 
 _VERSION: Final = re.compile(r"^(\d+)\.(\d+)\.(\d+)\S*$", re.MULTILINE)
@@ -90,15 +91,16 @@ _ERRORS: Final[tuple[tuple[tuple[str, ...], type[DriverError], str], ...]] = (
          "ailed to create the VirtualBox object", "NS_ERROR_NOT_INITIALIZED"),
         TransientError, "",
     ),
+    (
+        ("Could not find a registered machine", "Could not find a snapshot", "VERR_FILE_NOT_FOUND",
+         "VBOX_E_OBJECT_NOT_FOUND", "VERR_PATH_NOT_FOUND", "DHCP server does not exist",
+         "The object functionality is limited"),  # the machine is listed, and its files are gone
+        GoneError, "",
+    ),
     (("E_ACCESSDENIED", "Access denied"), InvalidError, _NETWORKS),
     (
         ("VERR_DISK_FULL", "VERR_NO_MEMORY", "VERR_NO_LOW_MEMORY", "OUT_OF_MEMORY", "E_OUTOFMEMORY"),
         QuotaError, _ROOM,
-    ),
-    (
-        ("Could not find a registered machine", "Could not find a snapshot", "VERR_FILE_NOT_FOUND",
-         "VBOX_E_OBJECT_NOT_FOUND", "VERR_PATH_NOT_FOUND", "DHCP server does not exist"),
-        GoneError, "",
     ),
     (
         ("already exists", "VERR_ALREADY_EXISTS", "VBOX_E_OBJECT_IN_USE", "VBOX_E_INVALID_VM_STATE",
@@ -190,7 +192,7 @@ def version(text: str) -> tuple[int, int, int] | None:
 
 
 def machines(text: str) -> dict[str, str]:
-    """uuid -> name, of `list vms`; the name of a machine whose files are gone is <inaccessible>."""
+    """uuid -> name, of `list vms`; the name may be INACCESSIBLE."""
     return {ident: name for name, ident in _VM.findall(_plain_names(text))}
 
 

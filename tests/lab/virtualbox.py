@@ -41,7 +41,7 @@ _TRIMMED = ("man", "locale", "doc", "info", "lintian", "bug")
 # be started by the first VBoxManage and end a few seconds after the last; who comes while it ends
 # waits for 10 s.
 _FIRST = """\
-/usr/lib/virtualbox/VBoxSVC </dev/null >/dev/null 2>&1 &
+(while :; do /usr/lib/virtualbox/VBoxSVC; sleep 0.1; done) </dev/null >/dev/null 2>&1 &
 for _ in $(seq 300); do
   [ -S /tmp/.vbox-root-ipc/ipcd ] && echo ready && break
   sleep 0.1
@@ -148,6 +148,18 @@ class VirtualBox:
         """VBoxManage behind everyone's back; its standard output. Raises LabError."""
         return run([str(self.direct), *argv], timeout=timeout).stdout
 
+    def restart(self) -> None:
+        """End VBoxSVC, which is then started anew, and reads its files again."""
+        old = self._services()
+        run([*_enter(self._pid), "kill", "-KILL", *old])
+        wait_until(lambda: not set(self._services()) & set(old), 20.0, "VBoxSVC ends")
+        self.machines()
+
+    def _services(self) -> list[str]:
+        argv = [*_enter(self._pid), "ps", "-C", "VBoxSVC", "-o", "pid=,stat="]
+        rows = (line.split() for line in run(argv, check=False).stdout.splitlines())
+        return [pid for pid, state in rows if not state.startswith("Z")]
+
     @contextlib.contextmanager
     def hardened(self) -> Iterator[None]:
         """VBoxHeadless as Debian has it, which wants the kernel's module."""
@@ -168,7 +180,10 @@ class VirtualBox:
     def sweep(self) -> None:
         """All machines off and away, and what a test left in the list of disks."""
         running = self.manage("list", "runningvms")
-        for ident in self.machines():
+        for ident, name in self.machines().items():
+            if name == "<inaccessible>":
+                self.manage("unregistervm", ident)
+                continue
             if ident in running:
                 self.manage("controlvm", ident, "poweroff")
             wait_until(functools.partial(self._unlocked, ident), 10.0, "VirtualBox lets it go")

@@ -148,10 +148,11 @@ def test_a_machine_is_made_larger(ctx: DriverContext, box: VirtualBox) -> None:
     info = box.manage("showvminfo", UUID, "--machinereadable")
     assert "\ncpus=2\n" in info
     assert "\nmemory=96\n" in info
-    disk = box.manage("showmediuminfo", "disk", str(ctx.folder / "disk.vdi"))
-    assert "Capacity:       1024 MBytes" in disk
     assert DRIVER.state(ctx) is HostState.RUNNING
     DRIVER.stop(ctx)
+    # while it runs, VBoxSVC goes on saying what it knew when the disk was attached
+    disk = box.manage("showmediuminfo", "disk", str(ctx.folder / "disk.vdi"))
+    assert "Capacity:       1024 MBytes" in disk
     DRIVER.resize(ctx, Size(memory=64))
     assert DRIVER.state(ctx) is HostState.STOPPED
     for size, kind in ((Size(plan="large"), CannotError), (Size(cpus=1000), InvalidError)):
@@ -191,12 +192,20 @@ def test_a_folder_and_a_medium_that_were_left_behind(tmp_path: Path, box: Virtua
     assert [p.name for p in ctx.folder.iterdir()] == ["cache"]
 
 
-def test_a_machine_whose_files_are_gone_can_be_removed(ctx: DriverContext, box: VirtualBox) -> None:
-    DRIVER.kill(ctx)
-    (ctx.folder / "disk.vdi").unlink()
-    (ctx.folder / "vm/conformance/conformance.vbox").unlink()
+def test_a_machine_whose_files_are_gone(ctx: DriverContext, box: VirtualBox) -> None:
+    """VirtualBox calls it inaccessible once it has started anew: it can be removed, or made again."""
+    for again in (True, False):
+        DRIVER.kill(ctx)
+        (ctx.folder / "vm/conformance/conformance.vbox").unlink()
+        box.restart()
+        assert box.machines() == {UUID: "<inaccessible>"}
+        assert DRIVER.state(ctx) is HostState.NOT_FOUND
+        if again:
+            assert [made.key for made in DRIVER.create(ctx)] == ["vm", "address", "started"]
+            assert DRIVER.state(ctx) is HostState.RUNNING
     DRIVER.remove(ctx)
     assert box.machines() == {}
+    assert [p.name for p in ctx.folder.iterdir()] == ["cache"]
 
 
 def test_a_vdi_is_taken_as_it_is(tmp_path: Path, box: VirtualBox) -> None:

@@ -179,6 +179,8 @@ ERRORS: list[tuple[str, str, type[DriverError]]] = [
     ("closemedium", _raised("Could not find file for the medium '/x.iso' (VERR_FILE_NOT_FOUND)",
         "VBOX_E_FILE_ERROR (0x80bb0004)"), GoneError),
     ("dhcpserver", _raised("DHCP server does not exist"), GoneError),
+    ("showvminfo", _raised("The object functionality is limited", "E_ACCESSDENIED (0x80070005)",
+        "LockMachine(a->session, LockType_Shared)"), GoneError),
     ("createvm", _raised("Machine settings file '/vms/a/a.vbox' already exists",
         "VBOX_E_FILE_ERROR (0x80bb0004)", "CreateMachine(...)"), ConflictError),
     ("storagectl", _raised("Storage controller named 'disks' already exists",
