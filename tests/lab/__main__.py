@@ -7,6 +7,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from tests.lab import lab as labs
+from tests.lab import virtualbox
 from tests.lab.cloudimage import CloudImages
 from tests.lab.errors import LabError
 from tests.lab.host import Host
@@ -72,6 +73,7 @@ def _cache(settings: Settings) -> None:
     jobs = [lab.docker_cli, lab.engine, lambda: program(lab.debian), ImageBuilder(lab.debian).store]
     jobs += [VmImages(lab.debian).image, VmImages(lab.debian).emulator]
     jobs += [CloudImages(lab.debian).image, lambda: libvirtd_layer(lab)]
+    jobs += [lambda: virtualbox.tree(lab.debian.cache)]
     settings.cache.mkdir(parents=True, exist_ok=True)
     roots = HostRoots(lab.debian)
     with ThreadPoolExecutor(6) as pool:
