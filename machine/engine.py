@@ -142,12 +142,17 @@ class Engine:
             return response.json()
 
     def hijack(
-        self, path: str, *, query: Mapping[str, object] | None = None, body: object = None
+        self,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Hijacked:
         """attach and exec start: the connection itself becomes the container's stdio."""
         exchange = _Exchange(connect(self.target))
         try:
-            upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
+            upgrade = {"Connection": "Upgrade", "Upgrade": "tcp", **(headers or {})}
             status, _ = exchange.request("POST", _url(path, query), body, upgrade)
             _check(status, exchange.body())
             return Hijacked(exchange.stream, exchange.leftover())

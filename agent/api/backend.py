@@ -340,6 +340,8 @@ class Builds(Protocol):
 
     def prune(self, *, everything: bool) -> Pruned: ...
 
+    def session(self, token: str) -> Duplex: ...
+
 
 class Backend(Protocol):
     """All that the API needs, by family."""

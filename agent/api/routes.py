@@ -91,7 +91,8 @@ _SYSTEM: Final = (
     _read("/system/df", system.disk_usage),
     Row("POST", "/auth", registry.login, body=BodyKind.JSON),
     _change("POST", "/commit", build.commit, BodyKind.JSON),
-    _later("POST", "/session", "interactive sessions (BuildKit)"),
+    # Ours for `machine build --ssh`; a client of BuildKit hears that it is not served.
+    Row("POST", "/session", build.session, Service.LATER, mutating=True),
     _read("/distribution/{name}/json", registry.distribution),
 )
 _CONTAINERS: Final = (

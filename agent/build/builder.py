@@ -25,7 +25,7 @@ from agent.engine.building import (
 from agent.engine.model import Container
 from agent.errors import EngineError, Kind, invalid, not_implemented
 from agent.host import tree
-from agent.wire.streams import BodyReader
+from agent.wire.streams import BodyReader, Duplex
 
 # Frontends whose language is the one that is built here; any other would have to be run.
 _OWN_SYNTAX: Final = ("docker/dockerfile", "docker/dockerfile-upstream")
@@ -48,6 +48,10 @@ class DockerBuilder:
         for name in os.listdir(self._work):
             remove(os.path.join(self._work, name))
         self._store = CacheStore(os.path.join(root, "cache.db"))
+
+    def session(self, token: str) -> Duplex:
+        """See the port."""
+        return self._world.sessions.offer(token)
 
     def close(self) -> None:
         self._store.close()

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from agent.build import origins, overlay, owners
 from agent.build.copying import Copier, Rules
 from agent.build.instructions import Mount, Run
+from agent.build.mountoptions import number
 from agent.build.scope import Build, StageState
 from agent.build.secretmounts import SecretMounts
+from agent.build.sshforward import SshMounts
 from agent.build.treesum import TreeSum
 from agent.engine import names
 from agent.engine.building import CommandFailedError
 from agent.engine.model import Container, ContainerConfig, HostConfig, MountPoint
 from agent.engine.ports import Rootfs
-from agent.errors import forbidden, invalid, not_implemented
+from agent.errors import forbidden, invalid
 from agent.host import openat
 
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
@@ -53,12 +55,6 @@ def run(stage: StageState, one: Run) -> None:
 def _check(stage: StageState, one: Run) -> None:
     if one.security == "insecure" and not stage.build.request.isolation_privileged:
         raise forbidden("RUN --security=insecure is not allowed by this engine")
-    for mount in one.mounts:
-        if mount.type == "ssh":
-            raise not_implemented(
-                "RUN --mount=type=ssh needs a client session (BuildKit), which the classic build "
-                "API does not have; give a key with RUN --mount=type=secret"
-            )
 
 
 def _prepare(stage: StageState, one: Run, stack: contextlib.ExitStack) -> Prepared:
@@ -70,12 +66,14 @@ def _prepare(stage: StageState, one: Run, stack: contextlib.ExitStack) -> Prepar
     prefix = (f"|{len(shown)}", *shown) if shown else ()
     created_by = " ".join((*prefix, *words))
     secrets = SecretMounts(stage.build, stage.word, stack)
-    mounts, digest = _mounts(stage, one.mounts, secrets, stack)
+    agents = SshMounts(stage.build.agent_of, stage.build.world.secrets, stage.word, stack)
+    mounts, digest = _mounts(stage, one.mounts, (secrets, agents), stack)
     if one.network in ("none", "host"):
         digest += f" network={one.network}"
+    whole = {**given, **env, **secrets.env, **agents.env}
     return Prepared(
         command=tuple(words),
-        env=tuple(f"{name}={value}" for name, value in {**given, **env, **secrets.env}.items()),
+        env=tuple(f"{name}={value}" for name, value in whole.items()),
         created_by=created_by,
         mounts=mounts,
         network=one.network if one.network in ("none", "host") else "",
@@ -191,14 +189,18 @@ def _volumes(stage: StageState, taken: set[str]) -> list[MountPoint]:
 
 
 def _mounts(
-    stage: StageState, mounts: Sequence[Mount], secrets: SecretMounts, stack: contextlib.ExitStack
+    stage: StageState,
+    mounts: Sequence[Mount],
+    given: tuple[SecretMounts, SshMounts],
+    stack: contextlib.ExitStack,
 ) -> tuple[tuple[MountPoint, ...], str]:
     found: list[MountPoint] = []
     digests: list[str] = []
     for one in mounts:
-        if one.type == "secret":
-            given, said = secrets.add(one, lambda text: _target(stage, text))
-            found += given
+        if one.type in ("secret", "ssh"):
+            kind = given[one.type == "ssh"]
+            some, said = kind.add(one, lambda text: _target(stage, text))
+            found += some
             digests.append(said)
             continue
         options = {name: stage.word(value) for name, value in one.options.items()}
@@ -250,7 +252,7 @@ def _cache(
     if fresh:
         mode = owners.mode(options.get("mode", "")) or 0o755
         os.chmod(folder, mode)
-        os.chown(folder, _number(options, "uid"), _number(options, "gid"))
+        os.chown(folder, number(options, "uid"), number(options, "gid"))
         if options.get("from"):
             _fill(stage, options, folder)
     read_only = _flag(options, "ro", "readonly")
@@ -271,13 +273,6 @@ def _locked(build: Build, folder: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def _number(options: Mapping[str, str], key: str) -> int:
-    text = options.get(key) or "0"
-    if not (text.isascii() and text.isdigit() and int(text) < 2**32 - 1):
-        raise invalid(f"invalid value for {key}: {text}")
-    return int(text)
 
 
 def _bind(stage: StageState, options: Mapping[str, str], target: str) -> tuple[MountPoint, str]:

@@ -17,6 +17,7 @@ from agent.build.copying import ensure_directory
 from agent.build.draft import Draft
 from agent.build.instructions import Dockerfile
 from agent.build.shellwords import Lexer, WordError
+from agent.build.sshforward import Sessions, Upstream
 from agent.engine.building import BuildOutput, BuildRequest, Gone, Layers, Runs
 from agent.engine.ports import Images
 from agent.errors import cancelled, invalid
@@ -48,6 +49,7 @@ class World:
     secrets: str  # in $RUN: memory
     now: Callable[[], int]
     upper: Callable[[str], str]  # a container's upper directory
+    sessions: Sessions = field(default_factory=Sessions)  # clients' SSH agents
 
 
 class FinishedStages:
@@ -93,6 +95,10 @@ class Build:
         """CANCELLED when the client went."""
         if self.gone():
             raise cancelled("the build was cancelled: the client has gone")
+
+    def agent_of(self, identity: str) -> Upstream | None:
+        """The way to the client's SSH agent of that id."""
+        return self.world.sessions.find(self.request.agents.get(identity, ""))
 
     def wait(self, seconds: float) -> None:
         """A short pause, for somebody else's lock."""

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 
 from agent.build import owners
 from agent.build.instructions import Mount
+from agent.build.mountoptions import flag, number
 from agent.build.scope import Build
 from agent.engine.model import MountPoint
 from agent.errors import invalid
@@ -22,8 +23,6 @@ from agent.host import tree
 
 _FOLDER = "/run/secrets"
 _MODE = 0o400
-_HIGHEST_ID = 2**32 - 2
-_FLAGS = {"": True, "true": True, "1": True, "false": False, "0": False}
 
 
 def prepare_folder(run: str) -> str:
@@ -50,7 +49,7 @@ class SecretMounts:
         options = {name: self._expand(value) for name, value in one.options.items()}
         identity, target = _names(options)
         said = f"secret {identity} {target} {options.get('env', '')}"
-        required = _flag(options, "required")
+        required = flag(options, "required")
         content = self._build.request.secrets.get(identity)
         if content is None:
             if required:
@@ -72,7 +71,7 @@ class SecretMounts:
             self._folder = tempfile.mkdtemp(dir=self._build.world.secrets)
             self._stack.callback(_forget, self._folder)
         mode = owners.mode(options.get("mode", ""))
-        uid, gid = _number(options, "uid"), _number(options, "gid")
+        uid, gid = number(options, "uid"), number(options, "gid")
         fd, path = tempfile.mkstemp(dir=self._folder)
         with open(fd, "wb") as file:
             file.write(content)
@@ -93,22 +92,6 @@ def _names(options: Mapping[str, str]) -> tuple[str, str]:
     if not identity:
         raise invalid("invalid mount: a secret needs an id or a target")
     return identity, target or posixpath.join(_FOLDER, posixpath.basename(identity))
-
-
-def _flag(options: Mapping[str, str], name: str) -> bool:
-    if name not in options:
-        return False
-    value = options[name].lower()
-    if value not in _FLAGS:
-        raise invalid(f"invalid value for {name}: {options[name][:100]}")
-    return _FLAGS[value]
-
-
-def _number(options: Mapping[str, str], name: str) -> int:
-    text = options.get(name) or "0"
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= _HIGHEST_ID):
-        raise invalid(f"invalid value for {name}: {text[:100]}")
-    return int(text)
 
 
 def _text(identity: str, content: bytes) -> str:

@@ -15,7 +15,7 @@ from agent.engine.model import Container, Image, Progress, RegistryAuth, Resourc
 from agent.engine.ports import Rootfs
 from agent.errors import EngineError, Kind
 from agent.values import frozen
-from agent.wire.streams import BodyReader
+from agent.wire.streams import BodyReader, Duplex
 
 Gone = Callable[[], bool]
 
@@ -51,6 +51,8 @@ class BuildRequest:
     auths: Mapping[str, RegistryAuth] = field(default_factory=dict, repr=False)
     # By id, for RUN --mount=type=secret; never stored nor shown.
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    # Tokens of sessions by id, for RUN --mount=type=ssh.
+    agents: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @frozen
@@ -104,6 +106,10 @@ class Builder(Protocol):
         ...
 
     def prune(self, *, everything: bool) -> Pruned: ...
+
+    def session(self, token: str) -> Duplex:
+        """A client's SSH agent, for builds whose request has the token, until it is closed."""
+        ...
 
     def close(self) -> None: ...
 

@@ -17,7 +17,7 @@ from agent.engine.building import (
 from agent.engine.core import Core
 from agent.engine.model import Container, Phase
 from agent.errors import not_implemented
-from agent.wire.streams import BodyReader
+from agent.wire.streams import BodyReader, Duplex
 
 
 class BuildsUse:
@@ -79,6 +79,9 @@ class BuildsUse:
 
     def prune(self, *, everything: bool) -> Pruned:
         return self._builder.prune(everything=everything)
+
+    def session(self, token: str) -> Duplex:
+        return self._builder.session(token)
 
     def close(self) -> None:
         with self._lock:

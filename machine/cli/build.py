@@ -35,6 +35,7 @@ _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 @click.option("--pull", is_flag=True, help="Always attempt to pull a newer version of the image")
 @click.option("-q", "--quiet", is_flag=True, help="Suppress the output, print the image ID")
 @click.option("--secret", "secrets", multiple=True, help="Secret for RUN (id=NAME,src=FILE)")
+@click.option("--ssh", "agents", multiple=True, help="SSH agent for RUN (default|ID[=SOCKET])")
 @click.option("--memory", default="", help="Memory limit")
 @click.option("--shm-size", default="", help='Size of "/dev/shm"')
 @click.option("--rm", is_flag=True, default=True, hidden=True)
@@ -56,6 +57,7 @@ def build(
     pull: bool,
     quiet: bool,
     secrets: tuple[str, ...],
+    agents: tuple[str, ...],
     memory: str,
     shm_size: str,
     rm: bool,
@@ -64,7 +66,7 @@ def build(
 ) -> None:
     """Build an image from a Dockerfile."""
     from machine import buildcontext
-    from machine.cli import buildsecrets
+    from machine.cli import buildsecrets, buildssh
 
     remote = context if context.startswith(_REMOTE) else ""
     if remote:
@@ -98,9 +100,12 @@ def build(
     }
     headers = buildsecrets.header(secrets, session.env)
     client = engine(session)
-    with client.call(
-        "POST", "/build", query=query, headers=headers, upload=sent.pieces
-    ) as response:
+    with (
+        buildssh.forwarded(client, agents, session.env) as more,
+        client.call(
+            "POST", "/build", query=query, headers={**headers, **more}, upload=sent.pieces
+        ) as response,
+    ):
         _show(session, response, quiet=quiet)
 
 

@@ -16,12 +16,14 @@ from agent.api.schema.images import registry_auth
 from agent.engine.building import BuildRequest, CommitRequest
 from agent.engine.model import RegistryAuth, Resources, Ulimit
 from agent.errors import invalid
-from agent.wire.http import Answer, BlockingStream, Query, json_reply, printable
+from agent.wire.http import Answer, BlockingStream, Hijack, Query, json_reply, printable
 
 _PLATFORM: Final = re.compile(r"[a-z0-9_.-]+(/[a-z0-9_.-]+){0,2}", re.IGNORECASE)
 _MAX_AUTHS: Final = 64
 _MAX_HEADER: Final = 64 * 1024
 _ULIMITS: Final = 64
+_TOKEN: Final = re.compile(r"[0-9a-f]{32}")
+_AGENT_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _SECRET_ID: Final = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 
 
@@ -29,13 +31,16 @@ def build(api: Api, call: Call) -> Answer:
     """The context is the body; the answer is progress, one JSON document a line."""
     headers = call.request.headers
     request = build_request(
-        call.query, headers.get("x-registry-config"), headers.get("x-machine-build-secrets")
+        call.query,
+        headers.get("x-registry-config"),
+        headers.get("x-machine-build-secrets"),
+        headers.get("x-machine-build-ssh"),
     )
     return BlockingStream(BuildLines(api.backend.builds, request, call.body))
 
 
-def build_request(query: Query, auths: str, secrets: str = "") -> BuildRequest:
-    """The query and two headers as a request.  Raises EngineError (INVALID, NOT_IMPLEMENTED)."""
+def build_request(query: Query, auths: str, secrets: str = "", agents: str = "") -> BuildRequest:
+    """The query and three headers as a request.  Raises EngineError (INVALID, NOT_IMPLEMENTED)."""
     if query.get("version") == "2":
         raise not_served("BuildKit (version=2 of /build); set DOCKER_BUILDKIT=0")
     for name, what in (("squash", "squashing layers (build --squash)"),):
@@ -71,6 +76,7 @@ def build_request(query: Query, auths: str, secrets: str = "") -> BuildRequest:
         resources=_resources(query),
         auths=registry_auths(auths),
         secrets=build_secrets(secrets),
+        agents=build_agents(agents),
     )
 
 
@@ -202,6 +208,27 @@ def build_secrets(header: str) -> dict[str, bytes]:
     if not all(map(_SECRET_ID.fullmatch, found)):
         raise wrong
     return found
+
+
+def build_agents(header: str) -> dict[str, str]:
+    """X-Machine-Build-Ssh: `ID=TOKEN`, separated by commas; the tokens of POST /session."""
+    found: dict[str, str] = {}
+    for word in header.split(",") if header else ():
+        name, _, token = word.strip().partition("=")
+        if not _AGENT_ID.fullmatch(name) or not _TOKEN.fullmatch(token):
+            raise invalid("X-Machine-Build-Ssh is not ID=TOKEN,...")
+        found[name] = token
+    return found
+
+
+def session(api: Api, call: Call) -> Answer:
+    """POST /session: an SSH agent for a build of ours.  BuildKit's sessions are not served."""
+    token = call.request.headers.get("x-machine-session")
+    if not token:
+        raise not_served("interactive sessions (BuildKit)")
+    if not _TOKEN.fullmatch(token):
+        raise invalid("X-Machine-Session is not a token of 32 hexadecimal digits")
+    return Hijack(api.backend.builds.session(token), detach_keys=b"")
 
 
 def prune(api: Api, call: Call) -> Answer:
