@@ -116,7 +116,10 @@ def own_public_key(ctx: DriverContext) -> str:
 
 
 def _try(problems: list[str], action: Callable[[], T]) -> T | None:
-    """What `action` answers; None, and its error among the problems. What all calls would say goes through."""
+    """What `action` answers; None, and its error among the problems.
+
+    What all calls would say goes through.
+    """
     try:
         return action()
     except (AuthError, TransientError):
@@ -141,8 +144,8 @@ def _words(err: DriverError) -> str:
 def _dead_problem(ctx: DriverContext) -> str:
     if ctx.number("block-duration-minutes"):
         return (
-            "--amazonec2-block-duration-minutes: Amazon withdrew spot blocks; leave it out, and see "
-            "--amazonec2-spot-interruption"
+            "--amazonec2-block-duration-minutes: Amazon withdrew spot blocks; leave it out, and "
+            "see --amazonec2-spot-interruption"
         )
     return ""
 

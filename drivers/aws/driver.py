@@ -125,7 +125,7 @@ def _connected(ctx: DriverContext) -> Cloud:
 
 
 def _let_caller_in(cloud: Cloud, ctx: DriverContext) -> None:
-    """A laptop moves: its address of today is let into the machine's own group, if it can be known."""
+    """A laptop moves: its address of today is let into the machine's own group, if it is known."""
     group, opened = ctx.state.get("group"), ctx.state.get("open_to")
     if not group or not isinstance(opened, list) or not checks.needs_caller(ctx):
         return

@@ -50,7 +50,7 @@ _CONFLICT: Final = frozenset(
         "DependencyViolation", "IncorrectInstanceState", "IncorrectState", "VolumeInUse",
         "IdempotentParameterMismatch", "IdempotentInstanceTerminated",
         "InvalidGroup.InUse", "InvalidSnapshot.InUse", "ResourceAlreadyExists",
-        "IncorrectModificationState", "InvalidStateTransition", "ConcurrentCreateImageNoRebootLimit",
+        "IncorrectModificationState", "InvalidStateTransition",
     }
 )  # fmt: skip
 _GONE: Final = re.compile(r".*\.(NotFound|NotFoundException|Unknown)|ParameterNotFound|.*NotFound")

@@ -86,7 +86,7 @@ def own_instance(cloud: Cloud, ctx: DriverContext) -> Instance | None:
 
 
 def choose(cloud: Cloud, ctx: DriverContext) -> Choice:
-    """Everything that the options leave open. Raises DriverError for the first that can't be had."""
+    """Everything that the options leave open. Raises DriverError for what can't be had."""
     found, kind = image_and_type(cloud, ctx)
     place = place_of(cloud, ctx, kind)
     return Choice(

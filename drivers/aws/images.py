@@ -18,6 +18,7 @@ _WANTED: Final = re.compile(r"(ubuntu|debian)(?:-([0-9]{1,2}(?:\.[0-9]{2})?))?")
 _USERS: Final = {"ubuntu": "ubuntu", "debian": "admin"}
 _CANONICAL: Final = {"aws": "099720109477", "cn": "837727238323", "us-gov": "513442679011"}
 _DEBIAN: Final = {"aws": "136693071363"}
+_UBUNTU: Final = "/aws/service/canonical/ubuntu/server"
 _AT_ONCE: Final = 3  # releases that are looked for
 _BOOKWORM: Final = (12, 2023)  # a release every second year since
 
@@ -64,8 +65,7 @@ def _ubuntu(releases: Iterable[str], arch: str, owner: str) -> Search:
     pairs = [(one, disk) for one in releases for disk in ("gp3", "gp2")]
     return Search(
         tuple(
-            f"/aws/service/canonical/ubuntu/server/{one}/stable/current/{arch}/hvm/ebs-{disk}/ami-id"
-            for one, disk in pairs
+            f"{_UBUNTU}/{one}/stable/current/{arch}/hvm/ebs-{disk}/ami-id" for one, disk in pairs
         ),
         owner,
         tuple(

@@ -92,7 +92,7 @@ def everything(cloud: Cloud) -> list[Thing]:
 
 
 def remove(cloud: Cloud, ctx: DriverContext) -> None:
-    """Unmake all of it; returns when Amazon lists nothing. Raises DriverError naming what remains."""
+    """Unmake all of it; returns when Amazon lists nothing. A DriverError names what remains."""
     settled = 0.0 if ctx.state.get("instance") else _SETTLE_SECONDS
     remains: list[Thing] = []
     empty_since: list[float] = []

@@ -51,9 +51,10 @@ OPTIONS: Final = (
          "without any the machine gets a group of its own", "AWS_SECURITY_GROUP", (), Kind.LIST),
     _row("security-group-readonly", "Given groups are never changed anyway",
          "AWS_SECURITY_GROUP_READONLY", default=False, kind=Kind.FLAG),
-    _row("open-to", "Networks (CIDR) that may use SSH and the engine; only this computer's public address, or "
-         "the VPC for machines with a private address", "AWS_OPEN_TO", (), Kind.LIST),
-    _row("open-port", "More ports, as 80 or 53/udp, to open to everybody", default=(), kind=Kind.LIST),
+    _row("open-to", "Networks (CIDR) that may use SSH and the engine; only this computer's public "
+         "address, or the VPC for machines with a private address", "AWS_OPEN_TO", (), Kind.LIST),
+    _row("open-port", "More ports, as 80 or 53/udp, to open to everybody", default=(),
+         kind=Kind.LIST),
     _row("private-address-only", "No public address at all", default=False, kind=Kind.FLAG),
     _row("use-private-address", "Reach the machine by its private address", default=False,
          kind=Kind.FLAG),
