@@ -257,9 +257,8 @@ class OciRuntime:
 
     def attach(self, container_id: str) -> ConmonAttach:
         found = self._record(container_id)
-        parking = None
-        if found.stdin_once and found.stdin and not found.tty:
-            parking = Parking(container_id, self._watcher)
+        keep = found.stdin_once and found.stdin and not found.tty
+        parking = Parking(container_id, self._watcher, keep)
         bundle = self.paths.bundle(container_id)
         return ConmonAttach(bundle, tty=found.tty, stdin=found.stdin, parking=parking)
 

@@ -24,7 +24,7 @@ _STREAMS = {2: 1, 3: 2}
 class Drain(Protocol):
     """Who reads on for those that have gone: the watcher."""
 
-    def park(self, container_id: str, fd: int) -> None: ...
+    def park(self, container_id: str, fd: int, *, keep: bool) -> None: ...
 
     def unpark(self, container_id: str) -> int | None: ...
 
@@ -33,13 +33,18 @@ class Drain(Protocol):
 class Parking:
     """The connections of one container to conmon that outlive their clients.
 
-    For StdinOnce conmon ends the container's stdin when any of its clients goes, also one that
-    never had stdin.  So the connection of such a client stays, read and dropped, and the next
-    client takes it over: there are never more of them than clients at one time.
+    conmon notices that a client has gone only when it writes to it: of a silent container it would
+    keep a descriptor for each.  So a connection stays, and the next client takes it over: there are
+    never more of them than clients at one time.  It is closed when output comes, which conmon then
+    notices.
+
+    `keep`: not even then, but read and dropped.  For StdinOnce conmon ends the container's stdin
+    when any of its clients goes, also one that never had stdin.
     """
 
     container_id: str
     drain: Drain
+    keep: bool
 
 
 class ConmonAttach:
@@ -48,7 +53,7 @@ class ConmonAttach:
     def __init__(
         self, bundle: str, *, tty: bool, stdin: bool, parking: Parking | None = None
     ) -> None:
-        """`parking`: closing must not end the container's stdin, only `close_write` does."""
+        """`parking`: closing does not end the connection, only `close_write` does."""
         self._tty = tty
         self._stdin = stdin
         self._parking = parking
@@ -105,7 +110,8 @@ class ConmonAttach:
 
     def close(self) -> None:
         if self._parking is not None and not self._ended:
-            self._parking.drain.park(self._parking.container_id, self._socket.detach())
+            parking, fd = self._parking, self._socket.detach()
+            parking.drain.park(parking.container_id, fd, keep=parking.keep)
         else:
             self._socket.close()
 

@@ -58,6 +58,7 @@ class Watcher:
         self._children: dict[int, tuple[process.Child, Callable[[int], None]]] = {}
         self._drains: set[int] = set()
         self._parked: dict[str, list[int]] = {}
+        self._silent: set[int] = set()
         self._closing = False
         self._epoll = select.epoll()
         self._inotify = syscalls.inotify_init()
@@ -103,10 +104,12 @@ class Watcher:
             self._drains.add(fd)
             self._epoll.register(fd, select.EPOLLIN)
 
-    def park(self, container_id: str, fd: int) -> None:
-        """`drain`, until someone asks for it."""
+    def park(self, container_id: str, fd: int, *, keep: bool) -> None:
+        """`drain` until someone asks for it; without `keep` it is closed when something comes."""
         with self._lock:
             self._parked.setdefault(container_id, []).append(fd)
+            if not keep:
+                self._silent.add(fd)
         self.drain(fd)
 
     def unpark(self, container_id: str) -> int | None:
@@ -117,6 +120,7 @@ class Watcher:
                 return None
             fd = waiting.pop()
             self._drains.discard(fd)
+            self._silent.discard(fd)
             self._epoll.unregister(fd)
             return fd
 
@@ -198,9 +202,10 @@ class Watcher:
                 return
             except OSError:
                 data = b""  # EIO: a terminal without a process
-            if not data:
+            if not data or fd in self._silent:
                 self._epoll.unregister(fd)
                 self._drains.discard(fd)
+                self._silent.discard(fd)
                 self._unlist(fd)
                 os.close(fd)
 

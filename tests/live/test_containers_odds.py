@@ -164,3 +164,51 @@ def test_no_plugins_no_swarm_no_checkpoints(box: Installed) -> None:
     ):  # fmt: skip
         assert box.api(method, path).status == 503, path
     box.fails("swarm", "init", says="not a swarm manager")
+
+
+def descriptors(box: Installed, pid: int) -> int:
+    return len(box.host.run("ls", f"/proc/{pid}/fd").stdout.split())
+
+
+def test_case_093_many_sessions_leave_nothing(box: Installed) -> None:
+    """The quick form: 120 attach and exec sessions whose clients die, half-close, or say nothing."""
+    box.docker("run", "-di", "--name", "in", "busybox", "cat")
+    identity = str(box.inspect("in")["Id"])
+    monitor = int(
+        box.host.run("cat", f"/run/machine/containers/{identity}/conmon.pid").stdout.split()[0]
+    )
+    agent = box.agent_pid()
+    attached(box, "in", "stream=1&stdin=1&stdout=1").close()
+    before, before_monitor = descriptors(box, agent), descriptors(box, monitor)
+    for number in range(90):
+        client = attached(box, "in", "stream=1&stdin=1&stdout=1&stderr=1")
+        if number % 3 == 0:
+            client.shutdown(socket.SHUT_WR)
+        elif number % 3 == 1:
+            client.sendall(b"x" * 1000)
+        client.close()
+    for number in range(30):
+        made = box.api("POST", "/containers/in/exec", {"Cmd": ["cat"], "AttachStdin": True,
+                                                       "AttachStdout": True})  # fmt: skip
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(box.socket)
+        client.sendall(
+            f"POST /v1.51/exec/{made.document['Id']}/start HTTP/1.1\r\nHost: docker\r\n"
+            "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\n"
+            "Content-Length: 2\r\n\r\n{}".encode()
+        )
+        if number % 2:
+            client.recv(12)
+        client.close()
+
+    def gone() -> bool:
+        """conmon looks for clients that have gone when the container says something."""
+        client = attached(box, "in", "stream=1&stdin=1&stdout=1")
+        client.sendall(b"word\n")
+        read_until(client, b"word\n")
+        client.close()
+        return descriptors(box, monitor) <= before_monitor + 2
+
+    box.wait(gone, "conmon's clients are gone")
+    box.wait(lambda: descriptors(box, agent) <= before + 8, "the agent's descriptors are back")
+    assert box.state("in")["Running"] is True
