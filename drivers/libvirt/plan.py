@@ -136,6 +136,14 @@ def look(path: Path) -> Picture:
     return found
 
 
+def neighbours(table: str, mac: str) -> list[str]:
+    """Addresses that /proc/net/arp (proc(5)) has for that card; entries without an answer have 0x0."""
+    rows = (line.split() for line in table.splitlines()[1:])
+    return [
+        row[0] for row in rows if len(row) >= 6 and row[3].lower() == mac and int(row[2], 16) & 2
+    ]
+
+
 def subnets(taken: Iterable[ipaddress.IPv4Network]) -> list[ipaddress.IPv4Network]:
     """Where our NAT network may be, best first: 192.168.N.0/24 that no other network there has."""
     others = list(taken)

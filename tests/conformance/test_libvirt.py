@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,14 @@ from drivers.libvirt import DRIVER, documents, plan
 from drivers.libvirt.hypervisor import connected
 from drivers.polling import SystemClock
 from drivers.testkit import UUID, DriverSuite, OpenDoor, context, created
+from tests.lab import syscalls
 from tests.lab.libvirtd import Libvirtd
 from tests.support.bootsector import HELLO, tiny_disk
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(1800)]  # the whole fault table takes minutes
 SOMEONE = "11111111-2222-4333-8444-555555555555"
 NETWORK = "someones"
+BRIDGE = "virbr-someone"
 SHARED_CALLS = frozenset(
     {
         "virStoragePoolDefineXML", "virStoragePoolCreate", "virStorageVolUpload",
@@ -76,16 +79,14 @@ def sweep(libvirtd: Libvirtd) -> None:
             hv.undefine_network(plan.NETWORK)
         if NETWORK not in names:
             subnet = plan.subnets([])[1]
-            hv.define_network(
-                documents.network(NETWORK, str(uuid.uuid4()), "virbr-someone", subnet)
-            )
+            hv.define_network(documents.network(NETWORK, str(uuid.uuid4()), BRIDGE, subnet))
             hv.start_network(NETWORK)
 
 
 def leases(libvirtd: Libvirtd) -> None:
     for number, machine in enumerate((UUID, OTHER_UUID), 10):
         libvirtd.lease(plan.BRIDGE, plan.mac(machine), f"192.168.150.{number}")
-        libvirtd.lease("virbr-someone", plan.mac(machine), f"192.168.151.{number}")
+        libvirtd.lease(BRIDGE, plan.mac(machine), f"192.168.151.{number}")
 
 
 def real(folder: Path, libvirtd: Libvirtd, image: Path, **options: object) -> DriverContext:
@@ -215,6 +216,61 @@ class TestLibvirt(DriverSuite):
             assert self.libvirtd.virsh(listing, "--all") == []
         assert self.libvirtd.virsh("net-list", "--all", "--name") == [NETWORK]
 
+    def test_on_a_bridge_the_address_is_the_neighbours(self, tmp_path: Path) -> None:
+        """No lease that libvirt knows, no agent: the host's ARP table has it."""
+        sweep(self.libvirtd)
+        neighbour(self.libvirtd, "192.168.151.77")
+        wanted = real(tmp_path, self.libvirtd, self.image, bridge=BRIDGE)
+        with inside_network(self.libvirtd) as there:
+            ctx = there.submit(created, DRIVER, wanted).result()
+            assert there.submit(DRIVER.address, ctx).result().host == "192.168.151.77"
+        card = self.libvirtd.run("virsh", "domiflist", ctx.name)
+        assert "bridge" in card
+        assert BRIDGE in card
+
+    def test_an_unprivileged_daemon_will_do_with_a_bridge(self, tmp_path: Path) -> None:
+        sweep(self.libvirtd)
+        neighbour(self.libvirtd, "192.168.151.78")
+        uri = self.libvirtd.session(BRIDGE)
+        with connected(uri, OpenDoor()) as hv:
+            hv.define_pool(documents.pool("mine", str(uuid.uuid4()), self.libvirtd.session_folder))
+            hv.start_pool("mine")
+        ctx = real(tmp_path, self.libvirtd, self.image, uri=uri, pool="mine")
+        (told,) = DRIVER.check(ctx)
+        assert "--libvirt-bridge virbr0" in told
+        ctx = dataclasses.replace(ctx, options={**ctx.options, "bridge": BRIDGE})
+        assert DRIVER.check(ctx) == []
+        with inside_network(self.libvirtd) as there:
+            ctx = there.submit(created, DRIVER, ctx).result()
+        assert ctx.state["address"] == "192.168.151.78"
+        DRIVER.stop(ctx)
+        assert HELLO.decode() in DRIVER.console(ctx)
+        DRIVER.remove(ctx)
+        with connected(uri, OpenDoor()) as hv:
+            assert (hv.domains(), hv.volumes("mine")) == ([], [])
+            hv.stop_pool("mine")
+            hv.undefine_pool("mine")
+
+    def test_three_at_once_share_one_network_and_one_image(self, tmp_path: Path) -> None:
+        sweep(self.libvirtd)
+        machines = [str(uuid.uuid4()) for _ in range(3)]
+        first = real(tmp_path, self.libvirtd, self.image)
+        for number, machine in enumerate(machines, 20):
+            self.libvirtd.lease(plan.BRIDGE, plan.mac(machine), f"192.168.150.{number}")
+        wanted = [
+            dataclasses.replace(first, uuid=machine, name=f"m{number}", door=OpenDoor())
+            for number, machine in enumerate(machines)
+        ]
+        with ThreadPoolExecutor(3) as pool:
+            made = list(pool.map(lambda ctx: created(DRIVER, ctx), wanted))
+            bases = {str(ctx.state["base"]) for ctx in made}
+            assert len(bases) == 1
+            assert len({DRIVER.address(ctx).host for ctx in made}) == 3
+            list(pool.map(DRIVER.remove, made))
+        assert self.libvirtd.virsh("list", "--all") == []
+        assert self.libvirtd.virsh("pool-list", "--all") == []
+        assert self.libvirtd.virsh("net-list", "--all", "--name") == [NETWORK]
+
     def test_kvm_is_not_used_where_it_is_not_offered(self, tmp_path: Path) -> None:
         driver, ctx = self.make(tmp_path)
         notes = [made.note for made in driver.create(ctx)]
@@ -227,6 +283,22 @@ class TestLibvirt(DriverSuite):
         (told,) = DRIVER.check(dataclasses.replace(ctx, options=nowhere))
         assert "/nowhere/libvirt-sock" in told
         assert "libvirt-daemon-system" in told
+
+
+def inside_network(libvirtd: Libvirtd) -> ThreadPoolExecutor:
+    """Runs what is submitted in the hypervisor's network namespace, as on its own host."""
+
+    def enter() -> None:
+        syscalls.join_namespace(f"/run/netns/{libvirtd.netns}", syscalls.CLONE_NEWNET)
+
+    return ThreadPoolExecutor(1, initializer=enter)
+
+
+def neighbour(libvirtd: Libvirtd, ip: str) -> None:
+    """The machine has spoken on someone's bridge."""
+    link = ("lladdr", plan.mac(UUID), "dev", BRIDGE, "nud", "permanent")
+    libvirtd.run("ip", "neigh", "flush", "dev", BRIDGE, "nud", "permanent")
+    libvirtd.run("ip", "neigh", "replace", ip, *link)
 
 
 def someone(libvirtd: Libvirtd) -> None:

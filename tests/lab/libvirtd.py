@@ -51,6 +51,15 @@ groupadd -r libvirt
 groupadd -g 64055 libvirt-qemu
 useradd -u 64055 -g kvm -G libvirt-qemu -M -d /var/lib/libvirt -s /usr/sbin/nologin libvirt-qemu
 """
+_SESSION = """\
+mkdir -p /run/session {folder} /etc/qemu
+echo 'allow {bridge}' >/etc/qemu/bridge.conf
+chmod u+s /usr/lib/qemu/qemu-bridge-helper
+chown -R libvirt-qemu:kvm /run/session /var/lib/session
+cd /var/lib/session
+exec env XDG_RUNTIME_DIR=/run/session HOME=/var/lib/session setpriv --reuid libvirt-qemu --regid kvm \
+  --clear-groups libvirtd -d
+"""
 _KEY = key_of("libvirtd", 2, MINIMAL_KEY, _PACKAGES, _AFTER)
 
 
@@ -101,6 +110,20 @@ class Libvirtd:
     def uri(self) -> str:
         """Its privileged daemon."""
         return f"qemu+unix:///system?socket={self.root}/run/libvirt/libvirt-sock"
+
+    @property
+    def session_folder(self) -> str:
+        """A folder inside that the unprivileged daemon may write to."""
+        return "/var/lib/session/images"
+
+    def session(self, bridge: str) -> str:
+        """The URI of a daemon without privileges, started when it isn't there; its guests may be
+        on that bridge."""
+        socket = f"{self.root}/run/session/libvirt/libvirt-sock"
+        if not Path(socket).exists():
+            self.run("sh", "-ec", _SESSION.format(bridge=bridge, folder=self.session_folder))
+            wait_until(Path(socket).exists, _START_SECONDS, "the session's libvirtd answers")
+        return f"qemu+unix:///session?socket={socket}"
 
     def run(self, *argv: str, check: bool = True) -> str:
         """Run a program inside, in all its namespaces; what it printed. Raises LabError."""

@@ -172,3 +172,14 @@ def test_shares_have_short_tags_of_their_own() -> None:
     assert other.read_only
     assert one.tag != other.tag
     assert len(one.tag) <= 31
+
+
+def test_neighbours_are_those_who_answered() -> None:
+    table = (
+        "IP address       HW type     Flags       HW address            Mask     Device\n"
+        "192.168.1.7      0x1         0x2         52:54:00:c8:12:E1     *        br0\n"
+        "192.168.1.8      0x1         0x0         52:54:00:c8:12:e1     *        br0\n"
+        "192.168.1.9      0x1         0x2         52:54:00:00:00:01     *        br0\n"
+    )
+    assert plan.neighbours(table, "52:54:00:c8:12:e1") == ["192.168.1.7"]
+    assert plan.neighbours("", "52:54:00:c8:12:e1") == []
