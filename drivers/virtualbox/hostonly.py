@@ -6,6 +6,7 @@ does. The adapter and its server belong to the computer, and stay when a machine
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 from drivers.api import DriverContext
@@ -40,21 +41,21 @@ def attach(ctx: DriverContext, box: VBoxManage) -> str:
 
 def known(ctx: DriverContext, box: VBoxManage) -> str:
     """The address that the machine was given before; "" when it has none."""
-    if not box.info().values.get(f"hostonlyadapter{CARD}"):
-        return ""
-    return texts.fixed_addresses(box.again("list", "dhcpservers")).get(ctx.uuid, "")
+    return _reserved(ctx, box)[1]
 
 
-def detach(ctx: DriverContext, box: VBoxManage, info: texts.Vm) -> None:
+def detach(ctx: DriverContext, box: VBoxManage) -> None:
     """Let the machine's address go again, while the machine is still registered."""
-    adapter = info.values.get(f"hostonlyadapter{CARD}", "")
-    if not adapter:
-        return
-    try:
-        box.again("dhcpserver", "modify", f"--network={NETWORK}{adapter}", f"--vm={ctx.uuid}",
-                  f"--nic={CARD}", "--remove-config")  # fmt: skip
-    except (GoneError, InvalidError):
-        return  # there is no such server or no such entry (any more)
+    network, _ = _reserved(ctx, box)
+    if network:
+        with contextlib.suppress(GoneError, InvalidError):  # no such server or entry any more
+            box.again("dhcpserver", "modify", f"--network={network}", f"--vm={ctx.uuid}",
+                      f"--nic={CARD}", "--remove-config")  # fmt: skip
+
+
+def _reserved(ctx: DriverContext, box: VBoxManage) -> tuple[str, str]:
+    """(network, address) of this machine; ("", "") when there is none."""
+    return texts.fixed_addresses(box.again("list", "dhcpservers")).get(ctx.uuid, ("", ""))
 
 
 def _adapter(box: VBoxManage, cidr: str) -> texts.HostOnly:
@@ -93,9 +94,9 @@ def _serve(box: VBoxManage, adapter: texts.HostOnly, cidr: str) -> None:
 def _fixed(ctx: DriverContext, box: VBoxManage, adapter: texts.HostOnly, cidr: str) -> str:
     """An address that is the machine's for good: known before it boots, the same at every boot."""
     taken = texts.fixed_addresses(box.again("list", "dhcpservers"))
-    if ctx.uuid in taken:
-        return taken[ctx.uuid]
-    address = plan.fixed_address(cidr, ctx.uuid, taken.values())
+    if taken.get(ctx.uuid, ("", ""))[0] == adapter.network:
+        return taken[ctx.uuid][1]
+    address = plan.fixed_address(cidr, ctx.uuid, [one for _, one in taken.values()])
     box.again("dhcpserver", "modify", f"--network={adapter.network}", f"--vm={ctx.uuid}",
               f"--nic={CARD}", f"--fixed-address={address}")  # fmt: skip
     return address

@@ -72,6 +72,7 @@ def equip(ctx: DriverContext, box: VBoxManage, arch: str) -> tuple[str, str]:
         except TransientError:
             raise
         except DriverError as err:
+            hostonly.detach(ctx, box)
             box.modify(f"--nic{hostonly.CARD}", "none")
             return "", err.message.splitlines()[0]
 
@@ -109,9 +110,8 @@ def _attach(ctx: DriverContext, box: VBoxManage) -> None:
 def unmake(ctx: DriverContext, box: VBoxManage) -> None:
     """Everything of the machine's away, whatever of it there is; then looked for again."""
     with box.alone():
-        info = box.find()
-        if info is not None:
-            hostonly.detach(ctx, box, info)
+        if box.find() is not None:
+            hostonly.detach(ctx, box)
             power.cut(ctx, box)
         if box.listed():
             _unregister(ctx, box)

@@ -232,14 +232,20 @@ def host_only(text: str) -> list[HostOnly]:
     ]  # fmt: skip
 
 
-def fixed_addresses(text: str) -> dict[str, str]:
-    """Machine's uuid -> the address that a DHCP server of `list dhcpservers` keeps for it."""
-    found = re.findall(
-        r"^Individual Config:\s+VM NIC:\s+([0-9a-f-]{36}) slot.*\n\s+Fixed Address:\s+([\d.]+)\s*$",
-        text,
-        re.MULTILINE,
-    )
-    return dict(found)
+def fixed_addresses(text: str) -> dict[str, tuple[str, str]]:
+    """Machine's uuid -> (network, address that its DHCP server keeps for it), of `list dhcpservers`."""
+    found: dict[str, tuple[str, str]] = {}
+    network = ident = ""
+    for line in text.splitlines():
+        key, _, value = line.strip().partition(":")
+        if key == "NetworkName":
+            network, ident = value.strip(), ""
+        elif key == "Individual Config":
+            owner = re.search(r"VM NIC:\s+([0-9a-f-]{36}) slot", value)
+            ident = owner[1] if owner else ""
+        elif key == "Fixed Address" and ident:
+            found[ident] = (network, value.strip())
+    return found
 
 
 def extra_data(text: str) -> str:

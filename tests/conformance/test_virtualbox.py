@@ -102,7 +102,7 @@ class VirtualBoxRig:
 
 
 class TestVirtualBoxFaults(FaultSuite):
-    every: ClassVar[int] = 9
+    every: ClassVar[int] = 21
     creates = ("createvm", "convertfromraw")
     box: VirtualBox
     disk: Path

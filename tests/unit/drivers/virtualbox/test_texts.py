@@ -99,7 +99,9 @@ class TestWithAndWithoutTheWarning:
         assert vm.snapshots[1].ident == "1af9c76b-40b7-4ba8-b8a2-7c3f27074a1f"
 
     def test_dhcp_servers(self, before: str) -> None:
-        assert texts.fixed_addresses(before + SERVERS) == {UUID: "192.168.56.77"}
+        assert texts.fixed_addresses(before + SERVERS) == {
+            UUID: ("HostInterfaceNetworking-vboxnet0", "192.168.56.77")
+        }
         names = [row["NetworkName"] for row in texts.records(before + SERVERS, "NetworkName")]
         assert names == ["HostInterfaceNetworking-vboxnet0", "other"]
 
