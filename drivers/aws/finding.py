@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from drivers.api import DriverContext
 from drivers.aws import documents, images, plan
-from drivers.aws.documents import Document, Image, Instance, Subnet, rows, text, texts
+from drivers.aws.documents import TAG, Document, Image, Instance, Subnet, rows, text, texts
 from drivers.aws.plan import Choice
 from drivers.aws.provider import Cloud
 from drivers.errors import DriverError, GoneError, InvalidError
@@ -62,7 +62,15 @@ def instances(cloud: Cloud, **fields: object) -> list[Instance]:
 
 def own_instances(cloud: Cloud, ctx: DriverContext) -> list[Instance]:
     """All instances with the machine's tag, terminated ones too."""
-    return instances(cloud, Filters=plan.ours(ctx))
+    return [one for one in instances(cloud, Filters=plan.ours(ctx)) if one.uuid == ctx.uuid]
+
+
+def own(
+    cloud: Cloud, ctx: DriverContext, operation: str, key: str, **fields: object
+) -> list[Document]:
+    """What a Describe call lists of the machine, by its tag; a server may ignore filters."""
+    found = cloud.listed(operation, key, Filters=plan.ours(ctx), **fields)
+    return [one for one in found if documents.tags(one).get(TAG) == ctx.uuid]
 
 
 def by_id(cloud: Cloud, ident: str) -> Instance | None:

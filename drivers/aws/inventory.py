@@ -74,7 +74,8 @@ def inventory(cloud: Cloud, ctx: DriverContext) -> list[Thing]:
     out = [Thing(None, one.id, ctx.uuid, one.state) for one in found.values() if not one.dead]
     for kind in KINDS:
         if kind.word != "spot request" or ctx.flag("request-spot-instance"):
-            out += _of(cloud, kind, plan.ours(ctx))
+            # a server that ignores filters must not cost other machines their things
+            out += [one for one in _of(cloud, kind, plan.ours(ctx)) if one.uuid == ctx.uuid]
     return out
 
 

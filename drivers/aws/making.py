@@ -119,7 +119,7 @@ class Making:
         retried(ensure, clock=ctx.clock)
 
     def _own_keys(self) -> list[Document]:
-        return self._cloud.listed("DescribeKeyPairs", "KeyPairs", Filters=plan.ours(self._ctx))
+        return finding.own(self._cloud, self._ctx, "DescribeKeyPairs", "KeyPairs")
 
     # -- security group
 
@@ -168,9 +168,7 @@ class Making:
         return retried(ensure, clock=ctx.clock)
 
     def _own_groups(self) -> list[Document]:
-        return self._cloud.listed(
-            "DescribeSecurityGroups", "SecurityGroups", Filters=plan.ours(self._ctx)
-        )
+        return finding.own(self._cloud, self._ctx, "DescribeSecurityGroups", "SecurityGroups")
 
     def open(self, group: str, sources: Sequence[str], *, only: bool = False) -> None:
         """Add the rules that the machine's own group lacks; with `only`, take others away.

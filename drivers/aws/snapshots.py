@@ -10,7 +10,7 @@ from typing import Final
 from drivers.api import DriverContext
 from drivers.aws import plan, power
 from drivers.aws.documents import LABEL_TAG, Document, Instance, tags, text
-from drivers.aws.finding import patiently
+from drivers.aws.finding import own, patiently
 from drivers.aws.provider import Cloud
 from drivers.errors import ConflictError, GoneError, InvalidError
 from drivers.polling import NotYet, retried, wait_until
@@ -93,9 +93,7 @@ def drop(cloud: Cloud, ctx: DriverContext, label: str) -> None:
 
 
 def _all(cloud: Cloud, ctx: DriverContext) -> list[Document]:
-    found = cloud.listed(
-        "DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=plan.ours(ctx)
-    )
+    found = own(cloud, ctx, "DescribeSnapshots", "Snapshots", OwnerIds=["self"])
     return [one for one in found if LABEL_TAG in tags(one)]
 
 
@@ -125,7 +123,7 @@ def _completed(cloud: Cloud, ctx: DriverContext, ident: str) -> None:
 
 
 def _volumes(cloud: Cloud, ctx: DriverContext) -> list[Document]:
-    return cloud.listed("DescribeVolumes", "Volumes", Filters=plan.ours(ctx))
+    return own(cloud, ctx, "DescribeVolumes", "Volumes")
 
 
 def _volume_of(cloud: Cloud, ctx: DriverContext, found: Instance, snapshot: str) -> str:
