@@ -54,7 +54,7 @@ def _stream(engine: Engine, path: str) -> socket.socket:
     sock.sendall(f"GET /v1.41{path} HTTP/1.1\r\nHost: docker\r\n\r\n".encode())
     head = b""
     while b"\r\n\r\n" not in head:
-        piece = sock.recv(4096)
+        piece = sock.recv(1)  # no byte of the stream may be lost
         if not piece:
             raise ApiError(f"GET {path}: no answer")
         head += piece
