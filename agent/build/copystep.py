@@ -256,8 +256,8 @@ def is_archive(fd: int) -> bool:
             block += piece
         return Headers(_taker(block)).next() is not None
     except (TarError, DecompressError, ValueError):
-        # A long name's or PAX header alone is enough: its body lies beyond this one block.
-        return len(block) >= 512 and block[156] in b"LKxg" and block[257:262] == b"ustar"
+        # A long name's, PAX or sparse header alone is enough: the rest lies beyond this one block.
+        return len(block) >= 512 and block[156] in b"LKxgS" and block[257:262] == b"ustar"
 
 
 def _taker(data: bytes) -> Callable[[int], bytes]:

@@ -1,7 +1,8 @@
 """Tar headers, strictly: v7, ustar, GNU long names, PAX (POSIX.1-2017 pax, star's xattrs).
 
 Pure: reads through two callables, so it is fed the same from a pipe and from a test's bytes.
-Numbers are octal or base-256; sparse files, sockets and multi-volume records are refused.
+Numbers are octal or base-256; sockets and multi-volume records are refused, and so are sparse files
+unless the reader takes them (GNU's old form, PAX 0.1 and 1.0).
 """
 
 from __future__ import annotations
@@ -19,12 +20,18 @@ _OCTAL = re.compile(rb"[ \0]*([0-7]*)[ \0]*")
 _DECIMAL = re.compile(rb"[0-9]{1,19}")
 _TIME = re.compile(rb"(-?)([0-9]{1,30})(?:\.([0-9]*))?")
 _XATTR = b"SCHILY.xattr."
+_GNU = b"GNU.sparse."
+_OLD_SPARSE = 0x53  # "S"
+_RUNS = 100_000  # parts of one sparse file
 
 REGULAR, HARD, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0123456"
 
 
 class TarError(ValueError):
     """The archive is malformed or holds something that is refused."""
+
+
+Runs = tuple[tuple[int, int], ...]  # (offset, bytes)
 
 
 class Entry(NamedTuple):
@@ -41,6 +48,8 @@ class Entry(NamedTuple):
     major: int
     minor: int
     xattrs: dict[bytes, bytes]
+    sparse: Runs | None = None  # where the body's bytes belong, in order
+    length: int = 0  # of a regular file; more than `size` for a sparse one
 
 
 class Headers:
@@ -50,8 +59,10 @@ class Headers:
     consumes its body and padding (`padded(entry.size)` bytes) before asking for the next.
     """
 
-    def __init__(self, take: Callable[[int], bytes]) -> None:
+    def __init__(self, take: Callable[[int], bytes], *, sparse: bool = False) -> None:
+        """`sparse`: the caller heeds `Entry.sparse`; else such a file is refused."""
         self._take = take
+        self._sparse = sparse
 
     def next(self) -> Entry | None:
         """The next member; None at the end (two zero blocks, or just the end of input)."""
@@ -75,8 +86,63 @@ class Headers:
                 name = self._body(block, _NAME_LIMIT).rstrip(b"\0")
             elif kind == 0x4B:  # "K"
                 link = self._body(block, _NAME_LIMIT).rstrip(b"\0")
+            elif kind == _OLD_SPARSE or any(key.startswith(_GNU) for key in pax):
+                return self._with_holes(block, kind, pax, (name, link))
             else:
                 return _entry(block, kind, pax, (name, link))
+
+    def _with_holes(
+        self, block: bytes, kind: int, pax: dict[bytes, bytes], long: tuple[bytes, bytes]
+    ) -> Entry:
+        """A sparse file: its map is behind the header, in PAX records, or before the body."""
+        if not self._sparse or kind not in (_OLD_SPARSE, REGULAR, 0):
+            raise TarError("sparse files are not supported")
+        plain = {key: value for key, value in pax.items() if not key.startswith(_GNU)}
+        entry = _entry(block, REGULAR, plain, (pax.get(_GNU + b"name") or long[0], long[1]))
+        if kind == _OLD_SPARSE:
+            numbers = self._old_map(block)
+            length, size = _number(block[483:495], "size"), entry.size
+        elif pax.get(_GNU + b"major") == b"1" and pax.get(_GNU + b"minor") == b"0":
+            numbers, used = self._new_map()
+            length, size = _decimal(pax, _GNU + b"realsize", -1), entry.size - used
+        elif _GNU + b"map" in pax:
+            numbers = [_count(text) for text in pax[_GNU + b"map"].split(b",")]
+            length, size = _decimal(pax, _GNU + b"size", -1), entry.size
+        else:
+            raise TarError("unknown form of a sparse file")
+        return entry._replace(size=size, sparse=_runs(numbers, size, length), length=length)
+
+    def _old_map(self, block: bytes) -> list[int]:
+        """Pairs in the header, and in blocks behind it as long as each says so."""
+        numbers: list[int] = []
+        raw, more = block[386:482], block[482]
+        while True:
+            for start in range(0, len(raw) - 23, 24):
+                if raw[start : start + 24].strip(b"\0 "):
+                    numbers.append(_number(raw[start : start + 12], "offset"))
+                    numbers.append(_number(raw[start + 12 : start + 24], "size"))
+            if not more:
+                return numbers
+            if len(numbers) > 2 * _RUNS:
+                raise TarError("a sparse file has too many parts")
+            raw = self._take(BLOCK)
+            if len(raw) < BLOCK:
+                raise TarError("truncated header")
+            more = raw[504]
+
+    def _new_map(self) -> tuple[list[int], int]:
+        """Decimal lines in blocks of their own: how many pairs, then the pairs; and their bytes."""
+        text, used, wanted = b"", 0, 1
+        lines: list[bytes] = []
+        while len(lines) - 1 < wanted:  # what follows the last newline is not a whole line
+            block = self._take(BLOCK)
+            used += BLOCK
+            if len(block) < BLOCK or used > _PAX_LIMIT:
+                raise TarError("the map of a sparse file is cut off or too large")
+            text = (lines.pop() if lines else b"") + block
+            lines += text.split(b"\n")
+            wanted = 1 + 2 * _count(lines[0]) if len(lines) > 1 else 1
+        return [_count(line) for line in lines[1:wanted]], used
 
     def _body(self, block: bytes, limit: int) -> bytes:
         size = _number(block[124:136], "size")
@@ -86,6 +152,27 @@ class Headers:
         if len(body) < padded(size):
             raise TarError("truncated extended header")
         return body[:size]
+
+
+def _count(text: bytes) -> int:
+    if not _DECIMAL.fullmatch(text):
+        raise TarError("invalid number in the map of a sparse file")
+    return int(text)
+
+
+def _runs(numbers: list[int], size: int, length: int) -> Runs:
+    """Checked: in order, inside the file, and as many bytes as the body has."""
+    if len(numbers) % 2 or len(numbers) > 2 * _RUNS or not 0 <= length < _SIZE_LIMIT:
+        raise TarError("invalid map of a sparse file")
+    runs = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+    end = 0
+    for offset, count in runs:
+        if offset < end or count < 0:
+            raise TarError("invalid map of a sparse file")
+        end = offset + count
+    if end > length or sum(count for _, count in runs) != size:
+        raise TarError("invalid map of a sparse file")
+    return runs
 
 
 def padded(size: int) -> int:
@@ -116,8 +203,6 @@ def _number(raw: bytes, what: str) -> int:
 
 
 def _entry(block: bytes, kind: int, pax: dict[bytes, bytes], long: tuple[bytes, bytes]) -> Entry:
-    if any(key.startswith(b"GNU.sparse") for key in pax):
-        raise TarError("sparse files are not supported")
     name = pax.get(b"path") or long[0] or _ustar_name(block)
     link = pax.get(b"linkpath") or long[1] or _text(block[157:257])
     size = _decimal(pax, b"size", _number(block[124:136], "size"))
@@ -141,6 +226,7 @@ def _entry(block: bytes, kind: int, pax: dict[bytes, bytes], long: tuple[bytes, 
         xattrs={
             key.removeprefix(_XATTR): value for key, value in pax.items() if key.startswith(_XATTR)
         },
+        length=size if kind == REGULAR else 0,
     )
 
 
@@ -150,8 +236,7 @@ def _kind(kind: int, name: bytes) -> int:
     if kind == REGULAR and name.endswith(b"/"):
         return DIRECTORY  # how v7 archives spell one
     if not REGULAR <= kind <= FIFO:
-        what = "sparse files are" if kind == 0x53 else f"entry type {chr(kind)!r} is"
-        raise TarError(f"{what} not supported")
+        raise TarError(f"entry type {chr(kind)!r} is not supported")
     return kind
 
 

@@ -94,7 +94,7 @@ class Untar:
 
     def run(self) -> None:
         """TarError names the entry; OSError is the host's trouble or a read-only mount (EROFS)."""
-        headers = Headers(self._source.take)
+        headers = Headers(self._source.take, sparse=True)
         try:
             while (entry := headers.next()) is not None:
                 self._member(entry)
@@ -202,16 +202,23 @@ class Untar:
             self._clear(parent, name, entry)
             fd = os.open(name, _CREATE, mode, dir_fd=parent)
         try:
-            for part in self._source.parts(entry.size):
-                self._read += len(part)
-                written = 0
-                while written < len(part):
-                    written += os.write(fd, part[written:])
+            for offset, count in entry.sparse or ((0, entry.size),):
+                os.lseek(fd, offset, os.SEEK_SET)
+                self._copy(count, fd)
             if self._read < entry.size:
                 raise TarError("truncated file body")
+            if entry.sparse is not None:
+                os.ftruncate(fd, entry.length)
             self._attributes(fd, entry)
         finally:
             os.close(fd)
+
+    def _copy(self, count: int, fd: int) -> None:
+        for part in self._source.parts(count):
+            self._read += len(part)
+            written = 0
+            while written < len(part):
+                written += os.write(fd, part[written:])
 
     def _attributes(self, fd: int, entry: Entry) -> None:
         """Owner before mode (chown clears set-id bits), attributes after both, times last."""

@@ -15,11 +15,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from agent.host import openat, tree
 from agent.images import tarheader
-from agent.images.recipe import Writer
+from agent.images.layerstream import Stream
 from agent.images.tarheader import Entry, Headers, TarError, padded
 
 _WHITEOUT = b".wh."
@@ -30,80 +30,6 @@ _CACHED_PARENTS = 128
 _MAX_MTIME = 1 << 33
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
-
-
-class Stream:
-    """Pieces of an archive as a thing to take bytes from; every byte goes through `seen`.
-
-    What is taken or skipped is a literal of the recipe, what is copied is a file's contents.
-    """
-
-    def __init__(
-        self,
-        pieces: Iterator[bytes],
-        limit: int,
-        seen: Callable[[bytes], None],
-        recipe: Writer | None = None,
-    ) -> None:
-        self._pieces = pieces
-        self._limit = limit
-        self._seen = seen
-        self.recipe = recipe
-        self._view = memoryview(b"")
-        self.total = 0
-
-    def _fill(self) -> bool:
-        piece = next(self._pieces, b"")
-        if not piece:
-            return False
-        self.total += len(piece)
-        if self.total > self._limit:
-            raise TarError(f"the layer unpacks to more than the limit of {self._limit} bytes")
-        self._seen(piece)
-        self._view = memoryview(piece)
-        return True
-
-    def take(self, size: int) -> bytes:
-        """Exactly `size` bytes, or fewer at the end."""
-        if len(self._view) >= size:
-            found = bytes(self._view[:size])
-            self._view = self._view[size:]
-        else:
-            found = b"".join([bytes(part) for part in self._parts(size)])
-        if self.recipe is not None:
-            self.recipe.literal(found)
-        return found
-
-    def _parts(self, size: int) -> Iterator[memoryview]:
-        while size:
-            if not self._view and not self._fill():
-                return
-            part = self._view[:size]
-            self._view = self._view[len(part) :]
-            size -= len(part)
-            yield part
-
-    def copy(self, size: int, fd: int) -> None:
-        """The next `size` bytes into a file."""
-        left = size
-        for part in self._parts(size):
-            left -= len(part)
-            written = 0
-            while written < len(part):
-                written += os.write(fd, part[written:])
-        if left:
-            raise TarError("truncated file body")
-
-    def skip(self, size: int) -> None:
-        """Pass over bytes; the end of input is not an error here (padding may be missing)."""
-        for part in self._parts(size):
-            if self.recipe is not None:
-                self.recipe.literal(part)
-
-    def drain(self) -> None:
-        """Pass over all that is left: it counts for the diffID."""
-        while self._view or self._fill():
-            self.skip(len(self._view))
 
 
 class Caps:
@@ -138,7 +64,7 @@ class Extractor:
 
     def run(self) -> None:
         """Unpack it all.  TarError names the entry; OSError is the host's trouble."""
-        headers = Headers(self._stream.take)
+        headers = Headers(self._stream.take, sparse=True)
         try:
             while (entry := headers.next()) is not None:
                 self.entries += 1
@@ -310,8 +236,11 @@ class Extractor:
             self._clear(parent, name, b"", keep_directory=False)
             fd = os.open(name, _CREATE, permissions, dir_fd=parent)
         try:
-            self._stream.copy(entry.size, fd)
-            if self._stream.recipe is not None and entry.size:
+            if entry.sparse is not None:
+                self._sparse(entry, entry.sparse, fd)
+            else:
+                self._stream.copy(entry.size, fd)
+            if entry.sparse is None and self._stream.recipe is not None and entry.size:
                 where = b"/".join([*parts, name])
                 self._stream.recipe.body(where, entry.size, os.fstat(fd).st_ino)
             if entry.uid or entry.gid:
@@ -325,6 +254,15 @@ class Extractor:
         finally:
             os.close(fd)
         self.disk_bytes += entry.size
+
+    def _sparse(self, entry: Entry, runs: tarheader.Runs, fd: int) -> None:
+        """Holes stay holes.  The recipe keeps the bytes: it knows whole files only."""
+        if entry.length > self._stream.limit:
+            raise TarError(f"a sparse file of {entry.length} bytes is over the limit")
+        for offset, count in runs:
+            os.lseek(fd, offset, os.SEEK_SET)
+            self._stream.copy(count, fd, literal=True)
+        os.ftruncate(fd, entry.length)
 
     def _directory(self, entry: Entry, parts: list[bytes], name: bytes) -> None:
         parent = self._parent(parts)

@@ -11,6 +11,7 @@ from agent.host.tarheader import (
     SYMLINK,
     Entry,
     Headers,
+    Runs,
     TarError,
     padded,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "SYMLINK",
     "Entry",
     "Headers",
+    "Runs",
     "TarError",
     "padded",
 ]

@@ -20,7 +20,7 @@ from contextlib import suppress
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from agent.images import confine, decompress, extract, recipe, tarheader
+from agent.images import confine, decompress, extract, layerstream, recipe, tarheader
 
 _READ = 256 << 10
 _AHEAD = 8  # pieces of up to 1 MiB between inflating and writing
@@ -109,7 +109,7 @@ def unpack(task: dict[str, int | str]) -> dict[str, object]:
     os.mkdir(recipe.KEPT, 0o700)
     kept = os.open(recipe.KEPT, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     book = recipe.Writer(os.open(recipe.NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    stream = extract.Stream(iter(_Ahead(pieces)), limit, state.update, book)
+    stream = layerstream.Stream(iter(_Ahead(pieces)), limit, state.update, book)
     caps = extract.Caps(
         int(task["entries"]), int(task["path"]), int(task["xattrs"]), int(task["xattr_bytes"])
     )

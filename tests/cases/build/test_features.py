@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
+import io
 import json
 import lzma
 import os
 import re
+import subprocess
+import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -198,6 +203,40 @@ def test_add_archives(engine: Engine) -> None:
     assert "unpacked" * 4 in said.text, said.lines
     for one in ("/kept:\np.tar\n", "/n:\nn.gz\n", "/plain:\np.tar\n"):
         assert one in said.text
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+def test_sparse_files_of_gnu_tar(engine: Engine, tmp_path: Path, form: str) -> None:
+    """In an archive that ADD unpacks, in the context itself, and in `docker cp`'s tar."""
+    with (tmp_path / "holes").open("wb") as file:
+        for number in range(9):
+            file.seek(number * 200_000)
+            file.write(bytes([number + 1]) * 4096)
+        file.truncate(4_000_000)
+    words = ["tar", "-S", f"--format={form}", "-C", str(tmp_path)]
+    inner = subprocess.run([*words, "-c", "holes"], capture_output=True, check=True).stdout
+    (tmp_path / "inner.tar").write_bytes(inner)
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nADD inner.tar /added/\nCOPY holes /copied/\n"
+        "RUN sha256sum /added/holes /copied/holes; du -k /added/holes\n"
+    )
+    said = engine.send(subprocess.run([*words, "-c", "."], capture_output=True, check=True).stdout)
+    assert said.error == "", said.lines
+    digest = hashlib.sha256((tmp_path / "holes").read_bytes()).hexdigest()
+    assert said.text.count(digest) == 2
+    (size,) = [
+        line.split()[0] for line in said.text.splitlines() if line.endswith("\t/added/holes")
+    ]
+    assert int(size) < 500
+    made = engine.json("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"]})["Id"]
+    assert engine.ask("PUT", f"/containers/{made}/archive", inner, path="/tmp")[0] == 200
+    status, raw = engine.ask("GET", f"/containers/{made}/archive", path="/tmp/holes")
+    assert status == 200
+    with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
+        found = archive.extractfile("holes")
+        assert found is not None
+        assert hashlib.sha256(found.read()).hexdigest() == digest
+    engine.ask("DELETE", f"/containers/{made}")
 
 
 def test_run_forms(engine: Engine) -> None:

@@ -320,13 +320,6 @@ def test_case_013_owners_outside_uint32(lab: Bench, ids: dict[str, int]) -> None
     refused(lab, raw + END, "owner")
 
 
-def test_case_013_sparse_files_are_refused(lab: Bench) -> None:
-    refused(lab, raw_header(b"x", kind=b"S") + END, "sparse")
-    info, data = member("x", b"1")
-    info.pax_headers = {"GNU.sparse.major": "1"}
-    refused(lab, tar([(info, data)]), "sparse")
-
-
 def zstd(data: bytes, *options: str) -> bytes:
     return subprocess.run(["zstd", "-qc", *options], input=data, stdout=-1, check=True).stdout
 
