@@ -1,7 +1,9 @@
 """The aws driver against the contract, before moto's server (tests.support.motolab)."""
 
 import dataclasses
+import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -282,10 +284,24 @@ class TestOtherWays:
         assert isinstance(driver, ListOwned)
         assert "Linux version" in driver.console(ctx)
         found = driver.owned(dataclasses.replace(ctx, uuid=OTHER_UUID, state={}))
-        assert {uuid for uuid, _ in found} == {UUID}
+        assert {owner for owner, _ in found} == {UUID}
         assert {words.rpartition(" ")[0] for _, words in found} == {
             "instance", "volume", "security group", "key pair",
         }  # fmt: skip
+
+    def test_machines_are_made_and_removed_at_the_same_time(self, tmp_path: Path) -> None:
+        """Verbs may be called from any thread, for different machines."""
+        driver, ctx = self._ready(tmp_path)
+        machines = [
+            dataclasses.replace(ctx, name=f"m{number}", uuid=str(uuid.UUID(int=number + 1)))
+            for number in range(6)
+        ]
+        with ThreadPoolExecutor(len(machines)) as pool:
+            made = list(pool.map(lambda one: created(driver, one), machines))
+            assert len({one.state["instance"] for one in made}) == len(machines)
+            assert len({driver.address(one).host for one in made}) == len(machines)
+            list(pool.map(driver.remove, made))
+        assert self.lab.inventory() == []
 
     def _ready(self, folder: Path, **more: Value) -> tuple[Driver, DriverContext]:
         driver = registry.load("aws")
