@@ -57,6 +57,8 @@ _BY_TEXT: Final[tuple[tuple[str, Kind], ...]] = (
     ("permission denied", AuthError),
     ("authentication", AuthError),
     ("host key verification failed", AuthError),
+    ("non-migratable device", CannotError),
+    ("migration is disabled", CannotError),
     ("already exists", ConflictError),
     ("already in use", ConflictError),
     ("directory not empty", ConflictError),
@@ -80,6 +82,8 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ),
     ("authentication unavailable", "Is the user in the group libvirt?"),
     ("access denied by policy", "Is the user in the group libvirt?"),
+    ("non-migratable device", "Its memory can't be kept while it has a shared folder."),
+    ("migration is disabled", "Its memory can't be kept while it has a shared folder."),
     ("no space left", "Free some space in the storage pool, or take another: --libvirt-pool."),
 )
 

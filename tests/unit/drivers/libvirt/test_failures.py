@@ -40,6 +40,8 @@ SAID = [
     (84, ("Operation not supported: internal snapshots of a VM with pflash based firmware are not "
          "supported"), CannotError),
     (3, "this function is not supported by the connection driver: virStorageVolResize", CannotError),
+    (55, ("Requested operation is not valid: cannot migrate domain: non-migratable device: "
+         "0000:00:01.0:00.0/vhost-user-fs"), CannotError),
     (68, ("Timed out during operation: cannot acquire state change lock (held by "
          "monitor=remoteDispatchDomainCreate)"), TransientError),
     (86, "Guest agent is not responding: QEMU guest agent is not connected", TransientError),
