@@ -54,11 +54,11 @@ class ImagesUse:
         return removed
 
     def _users(self, image_id: str) -> list[tuple[str, bool]]:
-        """(container id, running) of each container of that image."""
+        """(container id, running) of each container of that image, or with a mount of it."""
         return [
             (one.id, live(one.state.phase))
             for one in self._core.book.all()
-            if one.image_id == image_id
+            if image_id in {one.image_id, *(mount.image_id for mount in one.mounts)}
         ]
 
     def _publish(self, action: str, actor: str, name: str, image: Image) -> None:

@@ -136,6 +136,14 @@ def test_image_mounts(box: Installed) -> None:
     assert "passwd" in box.docker("exec", "part", "ls", "/img").lines
     box.docker("stop", "-t", "0", "part")
     assert b"root:" in box.docker("cp", "part:/img/passwd", "-").out
+    box.docker("build", "-q", "-t", "other", "-", data=b"FROM busybox\nRUN echo in >/only\n")
+    box.docker("create", "--name", "of-other", "--mount", "type=image,source=other,target=/o", "busybox",
+               "cat", "/o/only")  # fmt: skip
+    box.fails("rmi", "other", says="is using its referenced image")
+    box.docker("image", "prune", "-af")
+    assert box.docker("start", "-a", "of-other").text == "in"
+    box.docker("rm", "of-other")
+    box.docker("rmi", "other")
     before = box.agent_pid()
     box.host.run("kill", "-KILL", str(before))
     box.restart_wait(before)
