@@ -114,7 +114,7 @@ class Abilities:
         """What the provider has of ours that no machine of this store accounts for (case 160)."""
         ctx, driver = self._account(driver_name, values)
         if not isinstance(driver, ListOwned):
-            raise _cannot(driver_name, "list what it has made")
+            raise cannot_list(driver_name)
         with driver_errors():
             found = driver.owned(ctx)
         known = {e.record.uuid for e in self._store.entries() if e.record}
@@ -160,6 +160,13 @@ class Abilities:
         if not isinstance(driver, Snapshot):
             raise _cannot(record.driver, "keep snapshots")
         return record, driver
+
+
+def cannot_list(driver: str) -> MachineError:
+    """What is said when a driver without ListOwned is asked for what is left over."""
+    err = _cannot(driver, "list what it has made")
+    err.hint = "Name one that can, as in: machine gc -d DRIVER (machine drivers says which)"
+    return err
 
 
 def _cannot(driver: str, what: str) -> MachineError:

@@ -90,12 +90,13 @@ class CreateCommand(Command):
         driver = wanted_driver(args, env)
         try:
             plugins = session.plugins if session else None
-            specs = registry.load(driver, plugins).options
+            loaded = registry.load(driver, plugins)
         except DriverError as err:
             raise MachineError(err.message, hint=err.hint) from err
         ctx.meta["machine.driver"] = driver
-        ctx.meta["machine.specs"] = specs
-        self.params = [*self.shared(), *(_option(spec) for spec in specs)]
+        ctx.meta["machine.loaded"] = loaded
+        ctx.meta["machine.specs"] = loaded.options
+        self.params = [*self.shared(), *(_option(spec) for spec in loaded.options)]
         return super().parse_args(ctx, args)
 
 

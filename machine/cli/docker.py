@@ -90,6 +90,12 @@ NOT_SERVED: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
+_WITH_DOCKER: Final = (
+    "It works with the docker binary and its plugin, which the machine answers as an engine does: "
+    'eval "$(machine env NAME)"'
+)
+
+
 def _load(place: str) -> click.Command:
     module, _, attribute = place.partition(":")
     command = getattr(importlib.import_module(module), attribute)
@@ -104,7 +110,9 @@ def _refusal(words: str) -> click.Command:
     def refuse(rest: tuple[str, ...]) -> None:
         raise MachineError(
             f"docker {words} is not served yet",
-            details="The rest of the docker command line works on this machine.",
+            details=_WITH_DOCKER
+            if words in {"compose", "buildx"}
+            else "The rest of the docker command line works on this machine.",
             hint="`machine docker --help` lists what is served.",
         )
 
@@ -136,9 +144,14 @@ class DockerGroup(click.Group):
         rows = []
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
-            rows.append((name, command.get_short_help_str() if command else ""))
+            rows.append((name, _short(command) if command else ""))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+def _short(command: click.Command) -> str:
+    """Whole and without a full stop, as in the list of `machine --help`."""
+    return command.get_short_help_str(limit=200).removesuffix(".")
 
 
 docker = DockerGroup("docker", help="The docker commands, for those without the docker binary.")

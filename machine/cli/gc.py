@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from drivers.api import ListOwned
+from machine.abilities import cannot_list
 from machine.cli.create import CreateCommand, option_values
 from machine.cli.session import Session
 from machine.errors import MachineError
@@ -13,6 +15,12 @@ from machine.errors import MachineError
 
 class GcCommand(CreateCommand):
     """Takes the options of the driver: they say which account and region are looked at."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        if not isinstance(ctx.meta["machine.loaded"], ListOwned):  # before its options are missed
+            raise cannot_list(ctx.meta["machine.driver"])
+        return rest
 
     def shared(self) -> list[click.Parameter]:
         return [

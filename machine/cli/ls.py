@@ -19,8 +19,8 @@ from machine.model import Phase
 from machine.store import Entry
 
 _UNFINISHED: Final = {
-    Phase.CREATING: "The create has not finished",
-    Phase.REMOVING: "The removal has not finished",
+    Phase.CREATING: "The create has not finished: run it again",
+    Phase.REMOVING: "The removal has not finished: run rm again",
 }
 
 
@@ -88,11 +88,11 @@ def _ask(session: Session, entry: Entry) -> Row:
         state = session.service.state(entry.name).value
         url = entry.record.url if state == "Running" else ""
         version = session.service.engine_version(entry.name) if url else ""
-        if entry.record.phase is not Phase.READY:
-            error = _UNFINISHED[entry.record.phase]
     except MachineError as problem:
         error = _one_line(problem)
         state = state or "Error"
+    if entry.record.phase is not Phase.READY:  # why the engine does not answer, in most cases
+        error = _UNFINISHED[entry.record.phase]
     return Row(entry.name, entry.record, state, url, version, error, time.monotonic() - start)
 
 

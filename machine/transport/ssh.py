@@ -233,7 +233,10 @@ def _login(transport: paramiko.Transport, endpoint: SshEndpoint, ports: SshPorts
     raise MachineError(
         f"SSH login as {endpoint.user} at {endpoint.host} failed",
         details="\n".join(reasons) or "There is no key to log in with.",
-        hint="Give the key with --ssh-key, or add it to the SSH agent.",
+        hint=f"Add one of them to {endpoint.user}'s ~/.ssh/authorized_keys on the host, or give the "
+        "right one when you create the machine: --ssh-key."
+        if reasons
+        else "Give the key with --ssh-key, or add it to the SSH agent.",
     )
 
 

@@ -170,3 +170,41 @@ def test_plain_progress_escapes() -> None:
     assert isinstance(progress, PlainProgress)
     progress.phase("a\x1b[2J")
     assert out.getvalue() == "a\\x1b[2J\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("run", 1),  # too few words, as docker 28.2
+        ("exec web", 1),
+        ("ps web", 1),
+        ("docker stop", 1),
+        ("run --nosuch busybox", 125),
+        ("ps --nosuch", 125),
+        ("docker stop --nosuch web", 125),
+        ("docker compose up", 1),
+        ("docker nosuch", 1),
+    ],
+)
+def test_container_commands_end_as_dockers_do(
+    line: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["machine", *line.split()]) == status
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_list_of_docker_commands_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["machine", "docker", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Block until containers stop, then print their exit codes" in said
+    assert "..." not in said.partition("Commands:")[2]
+
+
+def test_gc_says_that_a_driver_cannot_before_it_misses_its_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line in ("gc", "gc -d ssh"):
+        assert run(["machine", "-s", str(tmp_path / "store"), *line.split()]) == 1
+        said = capsys.readouterr().err
+        assert "driver cannot list what it has made" in said
+        assert "machine gc -d DRIVER" in said

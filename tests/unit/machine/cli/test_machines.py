@@ -112,3 +112,10 @@ def test_hints_name_the_store_that_was_given(tmp_path: Path) -> None:
     assert text.endswith(f'# eval "$(machine --storage-path {store} env -u)"\n')
     _, text = _run(store, "env", "-u", SHELL="/bin/sh", MACHINE_STORAGE_PATH=str(store))
     assert text.endswith('# eval "$(machine env -u)"\n')
+
+
+def test_ls_says_that_a_create_has_not_finished(tmp_path: Path) -> None:
+    """Not that the engine can't be reached, which follows from it."""
+    half = _record("half", Phase.CREATING).with_changes(address="127.0.0.1")
+    store = _store(tmp_path, half)
+    assert "The create has not finished: run it again" in _run(store, "ls")[1]
