@@ -94,7 +94,8 @@ class RequestReader:
                 raise headers_too_large("request header too large")
             if _BARE_LF.search(self._buffer, max(0, self._scanned - 1)):
                 raise invalid("malformed request: bare line feed")
-            self._scanned = len(self._buffer)
+            # A lone CR may be half of an empty line, which is skipped however the bytes are cut.
+            self._scanned = 0 if self._buffer == b"\r" else len(self._buffer)
             return None
         raw = bytes(self._buffer[: end + len(_END)])
         del self._buffer[: end + len(_END)]
@@ -102,8 +103,8 @@ class RequestReader:
         return self._parse(raw)
 
     def _skip_blank_lines(self) -> None:
-        """RFC 9112 section 2.2: an empty line before the request line is ignored."""
-        if self._buffer[:2] == b"\r\n":
+        """RFC 9112 section 2.2: empty lines before the request line are ignored."""
+        while self._buffer.startswith(b"\r\n"):
             del self._buffer[:2]
 
     def _parse(self, raw: bytes) -> Head:

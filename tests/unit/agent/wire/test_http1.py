@@ -52,6 +52,15 @@ def test_requests_whole_and_byte_by_byte_and_with_a_tail():
     assert read_all([bytes([byte]) for byte in stream]) == (expected, b"GET /tail")
 
 
+@pytest.mark.parametrize("blank", [b"\r\n", b"\r\n\r\n"])
+def test_case_089_empty_lines_before_a_request_are_skipped_however_the_bytes_are_cut(blank):
+    stream = blank + GET + blank + POST
+    expected = ([("GET", "/_ping?x=1", b""), ("POST", "/a", b"hello")], b"")
+    for cut in range(len(stream)):
+        assert read_all([stream[:cut], stream[cut:]]) == expected, cut
+    assert read_all([bytes([byte]) for byte in stream]) == expected
+
+
 @given(st.lists(st.integers(0, len(GET + POST + CHUNKED)), max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_requests_cut_anywhere(cuts):
