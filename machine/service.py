@@ -302,15 +302,19 @@ class Service:
         )
 
     def _up_again(self, record: MachineRecord) -> None:
-        """Wait for SSH and the engine; a new address gets a certificate that names it."""
+        """Wait for SSH and the engine; a new address gets a certificate that names it.
+
+        A new port of the engine (of a forward that had to change) is told to the host in the same
+        way: the engine listens where its clients ask.
+        """
         address = self.hosts.address(record)
         after = via_of(record, address)
         self._progress.note(f'Waiting for SSH to be available on "{record.name}"...')
-        if after.address != record.address:
+        if after != record:
             self._store.save(after)
         with self.hosts.connected(after, boot_seconds=BOOT_TIMEOUT):
             pass
-        if after.address != record.address:
+        if (after.address, after.engine_port) != (record.address, record.engine_port):
             self._reprovision(after, force=True)
         else:
             self._installer.verify(after)
