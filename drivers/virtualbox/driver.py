@@ -97,7 +97,7 @@ class VirtualBoxDriver:
         )
         host = str(ctx.state.get("address") or "")
         if host:
-            return Address(host, plan.INNER[plan.ENGINE], ssh=login)
+            return Address(host, plan.ENGINE_PORT, ssh=login)
         return Address(plan.LOOPBACK, forwards[plan.ENGINE].port, ssh=login)
 
     def start(self, ctx: DriverContext) -> None:

@@ -16,7 +16,7 @@ from drivers.virtualbox.texts import Forward, HostOnly
 
 SSH: Final = "ssh"
 ENGINE: Final = "engine"
-INNER: Final[Mapping[str, int]] = {SSH: 22, ENGINE: 2376}
+ENGINE_PORT: Final = 2376
 CONTROLLER: Final = "disks"
 DISK_PORT: Final = "0"
 SEED_PORT: Final = "1"
@@ -154,16 +154,22 @@ def missing_forwards(
     drop: list[str] = []
     add: list[str] = []
     taken = {one.port for one in have.values()}
-    for name, inner in INNER.items():
+    for name in (SSH, ENGINE):
         rule = have.get(name)
-        if rule and rule.host == LOOPBACK and rule.inner == inner and free(rule.port):
+        if rule and rule == _rule(name, rule.port) and free(rule.port):
             continue
         if rule:
             drop.append(name)
         port = _port(f"{uuid}{name}", lambda p: p not in taken and free(p))
         taken.add(port)
-        add.append(f"{name},tcp,{LOOPBACK},{port},,{inner}")
+        made = _rule(name, port)
+        add.append(f"{name},tcp,{made.host},{made.port},,{made.inner}")
     return drop, add
+
+
+def _rule(name: str, port: int) -> Forward:
+    """The engine listens on the machine at the port that its clients use here."""
+    return Forward(name, LOOPBACK, port, 22 if name == SSH else port)
 
 
 def _port(seed: str, free: Callable[[int], bool]) -> int:

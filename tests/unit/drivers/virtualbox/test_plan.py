@@ -104,7 +104,7 @@ def test_ports_are_the_machines_own_and_free() -> None:
     assert drop == []
     ports = [int(rule.split(",")[3]) for rule in add]
     assert [rule.split(",")[0] for rule in add] == ["ssh", "engine"]
-    assert add == [f"ssh,tcp,127.0.0.1,{ports[0]},,22", f"engine,tcp,127.0.0.1,{ports[1]},,2376"]
+    assert add == [f"ssh,tcp,127.0.0.1,{ports[0]},,22", f"engine,tcp,127.0.0.1,{ports[1]},,{ports[1]}"]
     assert ports[0] != ports[1]
     assert all(20000 <= port < 32000 for port in ports)
     other = plan.missing_forwards(UUID[::-1], {}, lambda _: True)[1]
@@ -114,7 +114,7 @@ def test_ports_are_the_machines_own_and_free() -> None:
 def test_ports_that_became_someone_elses_are_changed() -> None:
     have = {
         "ssh": Forward("ssh", "127.0.0.1", 21000, 22),
-        "engine": Forward("engine", "127.0.0.1", 21001, 2376),
+        "engine": Forward("engine", "127.0.0.1", 21001, 21001),
         "mine": Forward("mine", "", 8080, 80),
     }
     assert plan.missing_forwards(UUID, have, lambda _: True) == ([], [])
