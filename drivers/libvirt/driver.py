@@ -170,11 +170,13 @@ class LibvirtDriver:
             raise CannotError("libvirt has no named sizes: give cpus, memory or disk")
         with self._hypervisor(ctx) as hv:
             name = plan.volume(ctx.uuid, "disk.qcow2")
-            disk = shared.volumes(ctx, hv)[name].capacity
+            disk = shared.volume(ctx, hv, name).capacity
             wanted = size.disk * plan.GIB
             if 0 < wanted < disk:
                 raise InvalidError(f"the disk has {disk // plan.GIB} GiB: it can't be made smaller")
-            ran = shared.again(ctx, lambda: hv.state(ctx.uuid)) is HostState.RUNNING
+            state = shared.again(ctx, lambda: hv.state(ctx.uuid))
+            if state in {HostState.SAVED, HostState.PAUSED}:
+                raise ConflictError("the machine is suspended: resume it before")
             self._stop(ctx, hv)
             if wanted > disk:
                 pool = shared.pool_name(ctx)
@@ -182,7 +184,7 @@ class LibvirtDriver:
             document = shared.again(ctx, lambda: hv.domain(ctx.uuid))
             changed = documents.resized(document, size.cpus, size.memory)
             shared.again(ctx, lambda: hv.define(changed))
-            if ran:
+            if state is HostState.RUNNING:
                 making.turn_on(ctx, hv)
 
     def console(self, ctx: DriverContext) -> str:

@@ -93,7 +93,7 @@ def _disk(
     with shared.lock(ctx):
         shared.ensure_pool(ctx, hv)
         base = shared.ensure_base(ctx, hv, image.path, digest)
-        backing = (shared.volumes(ctx, hv)[base].path, picture.format)
+        backing = (shared.volume(ctx, hv, base).path, picture.format)
         _ensure_volume(ctx, hv, name, documents.storage(name, size, "qcow2", backing))
     yield Made("base", base, f"Using the image {image.name}.")
     yield Made("disk", name)

@@ -100,6 +100,14 @@ def volumes(ctx: DriverContext, hv: Hypervisor) -> dict[str, Volume]:
     return {one.name: one for one in found}
 
 
+def volume(ctx: DriverContext, hv: Hypervisor, name: str) -> Volume:
+    """Raises GoneError."""
+    try:
+        return volumes(ctx, hv)[name]
+    except KeyError:
+        raise GoneError(f"the storage pool {pool_name(ctx)} has lost {name}") from None
+
+
 def replace_volume(
     ctx: DriverContext,
     hv: Hypervisor,

@@ -145,6 +145,9 @@ class TestLibvirt(DriverSuite):
         assert str(2 << 30) in self.libvirtd.run("virsh", "domblkinfo", ctx.name, "vda")
         with pytest.raises(InvalidError):
             DRIVER.resize(ctx, Size(disk=1))
+        DRIVER.suspend(ctx)
+        with pytest.raises(ConflictError):
+            DRIVER.resize(ctx, Size(cpus=1))
 
     def test_snapshots_keep_their_rules(self, tmp_path: Path) -> None:
         driver, ctx = self.make(tmp_path)
@@ -276,6 +279,15 @@ class TestLibvirt(DriverSuite):
         notes = [made.note for made in driver.create(ctx)]
         assert "KVM does not work here (libvirt does not offer it): emulating" in notes[0]
         assert "domain type='qemu'" in self.libvirtd.run("virsh", "dumpxml", ctx.name)
+
+    def test_a_disk_that_is_lost_is_told(self, tmp_path: Path) -> None:
+        driver, ctx = self.make(tmp_path)
+        ctx = created(driver, ctx)
+        DRIVER.kill(ctx)
+        disk = plan.volume(ctx.uuid, "disk.qcow2")
+        self.libvirtd.run("virsh", "-q", "vol-delete", "--pool", plan.POOL, disk)
+        with pytest.raises(GoneError, match=disk):
+            DRIVER.resize(ctx, Size(disk=5))
 
     def test_no_daemon_is_told_with_what_to_do(self, tmp_path: Path) -> None:
         _, ctx = self.make(tmp_path)
