@@ -1,5 +1,7 @@
 """Volumes with the local driver's options, and mounts of type image."""
 
+import json
+
 from tests.support.installed import Installed
 
 _SLEEP = ("busybox", "sleep", "1000")
@@ -130,7 +132,7 @@ def test_image_mounts(box: Installed) -> None:
     part = f"{mount},image-subpath=etc"
     said = box.docker("run", "-d", "--name", "part", "--mount", part, *_SLEEP)
     assert "passwd" in box.docker("exec", "part", "ls", "/img").lines
-    (shown,) = (one for one in box.inspect("part")["Mounts"] if one["Type"] == "image")
+    (shown,) = json.loads(box.docker("inspect", "-f", "{{json .Mounts}}", "part").out)
     assert (shown["Name"], shown["RW"], shown["Destination"]) == ("busybox", False, "/img")
     box.docker("restart", "-t", "0", "part")
     assert "passwd" in box.docker("exec", "part", "ls", "/img").lines

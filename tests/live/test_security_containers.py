@@ -128,8 +128,7 @@ def test_case_045_reserved_labels_of_an_image(box: Installed) -> None:
     path = f"/run/machine/containers/{identity}/config.json"
     document = json.loads(box.host.run("cat", path).stdout)
     assert not set(document.get("annotations", {})) & set(_RESERVED)
-    state = box.inspect("one")
-    assert state["HostConfig"]["Privileged"] is False  # type: ignore[index]
+    assert box.docker("inspect", "-f", "{{.HostConfig.Privileged}}", "one").text == "false"
     before = box.agent_pid()
     box.host.run("kill", "-KILL", str(before))
     box.restart_wait(before)  # what the labels say of it changes nothing for the next agent either
@@ -154,14 +153,15 @@ def test_case_047_labels_with_hostile_text(box: Installed) -> None:
     config = box.inspect("talk")["Config"]
     assert isinstance(config, dict)
     assert config["Labels"] == labels
-    (listed,) = box.api("GET", "/containers/json", all="1").json()  # type: ignore[misc]
-    assert listed["Labels"] == labels
+    listed = json.loads(box.api("GET", "/containers/json", all="1").body)
+    assert [one["Labels"] for one in listed] == [labels]
     for words in (("ps", "-a"), ("docker", "ps", "-a", "--no-trunc")):
         said = box.machine(*words, check=False)
         assert said.status == 0, said
         assert b"\x1b" not in said.out
     filtered = json.dumps({"label": [f"template={labels['template']}"]})
-    assert len(box.api("GET", "/containers/json", all="1", filters=filtered).json()) == 1  # type: ignore[arg-type]
+    found = box.api("GET", "/containers/json", all="1", filters=filtered).body
+    assert len(json.loads(found)) == 1
 
 
 def test_case_109_spoofing_on_the_link(box: Installed) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -201,9 +201,7 @@ def _cases() -> list[Case]:
     def add(definition: str, rows: Mapping[str, object], ask: Callable[[str, object], object],
             plain: Callable[[str], object]) -> None:  # fmt: skip
         for name, value in rows.items():
-            found.append(
-                (definition, name, lambda n=name, v=value: ask(n, v), lambda n=name: plain(n))
-            )
+            found.append((definition, name, partial(ask, name, value), partial(plain, name)))
 
     def endpoint(settings: object) -> object:
         return endpoint_request("n", settings, "EndpointSettings")
@@ -216,7 +214,7 @@ def _cases() -> list[Case]:
     add("ContainerConfig", CONFIG, lambda n, v: create(**{n: v}), lambda _: create())
     add("HostConfig", HOST, lambda n, v: create({n: v}), lambda _: create())
     for part, rows in MOUNTS.items():
-        add(part, rows, lambda n, v, p=part: _mount(p, n, v), lambda n, p=part: _plain_mount(p, n))
+        add(part, rows, partial(_mount, part), partial(_plain_mount, part))
     add("EndpointSettings", ENDPOINT, lambda n, v: endpoint({n: v}), lambda _: endpoint({}))
     add("EndpointIPAMConfig", IPAM_OF_ENDPOINT, lambda n, v: endpoint({"IPAMConfig": {n: v}}),
         lambda _: endpoint({}))  # fmt: skip
