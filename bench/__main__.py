@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,6 +83,23 @@ def main() -> int:
         lab.down()
 
 
+def circumstances(engines: Sequence[Engine], load_before: float) -> str:
+    """Date, computer, load and versions in one line."""
+    versions = []
+    for engine in engines:
+        api = engine.api()
+        answer = api.send("GET", "/version")
+        api.close()
+        versions.append(f"{engine.name} {answer['Version']}" if isinstance(answer, dict) else "")
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    return (
+        f"{when}, {os.cpu_count()} cores, {memory:.0f} GiB, kernel {os.uname().release}, load "
+        f"{load_before:.1f} before and {os.getloadavg()[0]:.1f} after; {', '.join(versions)}. "
+        "Medians."
+    )
+
+
 def _finish(
     engines: Sequence[Engine], wanted: Sequence[Measure], options: argparse.Namespace, floor: str
 ) -> int:
@@ -89,7 +107,9 @@ def _finish(
         api = engine.api()
         pull(api, "busybox", "latest")
         api.close()
+    before = os.getloadavg()[0]
     measured = measure_all(engines, wanted, options.factor)
+    print(circumstances(engines, before), end="\n\n")
     print(markdown(measured, [engine.name for engine in engines]))
     if floor:
         print(f"\nfloor (bare crun + overlay + netns): {floor}")

@@ -38,13 +38,19 @@ Work = Callable[[Engine, Api], float]
 
 @dataclass(frozen=True)
 class Measure:
-    """`unit`: s, MiB, MB/s, lines/s.  `better`: lower or higher."""
+    """`unit`: s, MiB, MB/s, lines/s.  `better`: lower or higher.
+
+    `target`: the wanted ratio to the yardstick, at most (at least, when higher is better);
+    `limit`: the most that the value itself may be.
+    """
 
     name: str
     work: Work
     unit: str = "s"
     better: str = "lower"
     rounds: int = 10
+    target: float | None = None
+    limit: float | None = None
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -247,45 +253,45 @@ def _connect(host: str, port: int) -> socket.socket:
 
 
 MEASURES: tuple[Measure, ...] = (
-    Measure("memory idle (PSS)", idle_memory, "MiB", rounds=3),
-    Measure("ping, one connection", ping_one, "/s", "higher", 5),
-    Measure("ping, 16 connections", ping_many, "/s", "higher", 5),
-    Measure("run: create+start+wait+remove", run_whole, rounds=15),
+    Measure("memory idle (PSS)", idle_memory, "MiB", rounds=3, target=0.55),
+    Measure("ping, one connection", ping_one, "/s", "higher", 5, target=0.8),
+    Measure("ping, 16 connections", ping_many, "/s", "higher", 5, target=0.2),
+    Measure("run: create+start+wait+remove", run_whole, rounds=15, target=0.2),
     Measure("  create", _phase("create"), rounds=5),
     Measure("  start", _phase("start"), rounds=5),
     Measure("  wait", _phase("wait"), rounds=5),
     Measure("  remove", _phase("remove"), rounds=5),
-    Measure("docker run --rm by the client", run_by_client),
-    Measure("create+start, one by one (each)", start_serial, rounds=3),
-    Measure("create+start, ten at once (each)", start_parallel, rounds=3),
-    Measure("exec to end of output", exec_true, rounds=5),
-    Measure("network create+remove", network_whole, rounds=5),
-    Measure("inspect", inspect_one, rounds=3),
+    Measure("docker run --rm by the client", run_by_client, target=0.35),
+    Measure("create+start, one by one (each)", start_serial, rounds=3, target=0.2),
+    Measure("create+start, ten at once (each)", start_parallel, rounds=3, target=0.25),
+    Measure("exec to end of output", exec_true, rounds=5, target=0.5),
+    Measure("network create+remove", network_whole, rounds=5, target=0.05),
+    Measure("inspect", inspect_one, rounds=3, target=1),
     Measure("list 1", listing(1), rounds=3),
     Measure("list 100", listing(100), rounds=2),
-    Measure("list 300", listing(300), rounds=1),
-    Measure("pull one large layer", pull_of("large", "latest"), rounds=3),
-    Measure("pull five layers, gzip", pull_of("layers", "latest"), rounds=3),
-    Measure("pull five layers, zstd", pull_of("layers", "zstd"), rounds=3),
-    Measure("remove an image of five layers", remove_layers, rounds=3),
-    Measure("load of 100 MB", load_large, rounds=5),
-    Measure("save of 100 MB", save_large, rounds=5),
-    Measure("push of 100 MB", push_large, rounds=3),
-    Measure("build of ten steps, cold", ten_steps_cold, rounds=5),
-    Measure("build of ten steps, cached", ten_steps_cached, rounds=5),
-    Measure("build with a COPY of 50 MB", copy_large, rounds=5),
-    Measure("event after rename", event_after_rename, rounds=3),
-    Measure("logs -f, from write to client", log_follow, rounds=3),
-    Measure("connect to a port of 127.0.0.1", loopback_connect, rounds=3),
-    Measure("1,000,000 log lines written", write_logs, "lines/s", "higher", 3),
-    Measure("GET logs", read_logs, "MB/s", "higher", 3),
-    Measure("copy 100 MB in", copy_large_in, rounds=5),
-    Measure("copy 100 MB out", copy_large_out, rounds=5),
-    Measure("copy 2,000 files in", copy_many_in, rounds=5),
-    Measure("copy 2,000 files out", copy_many_out, rounds=5),
-    Measure("published port", port_throughput, "MB/s", "higher", 3),
-    Measure("memory a container (PSS)", container_memory, "MiB", rounds=2),
-    Measure("memory above idle, pull of 200 MB", pull_memory, "MiB", rounds=3),
-    Measure("start to first ping, empty", start_up, rounds=5),
-    Measure("start to first ping, 120 containers", start_up_full, rounds=3),
+    Measure("list 300", listing(300), rounds=1, target=0.15),
+    Measure("pull one large layer", pull_of("large", "latest"), rounds=3, target=0.7),
+    Measure("pull five layers, gzip", pull_of("layers", "latest"), rounds=3, target=0.45),
+    Measure("pull five layers, zstd", pull_of("layers", "zstd"), rounds=3, target=0.45),
+    Measure("remove an image of five layers", remove_layers, rounds=3, target=0.15),
+    Measure("load of 100 MB", load_large, rounds=5, target=0.6),
+    Measure("save of 100 MB", save_large, rounds=5, target=0.5),
+    Measure("push of 100 MB", push_large, rounds=3, target=0.5),
+    Measure("build of ten steps, cold", ten_steps_cold, rounds=5, target=0.3),
+    Measure("build of ten steps, cached", ten_steps_cached, rounds=5, target=1.5),
+    Measure("build with a COPY of 50 MB", copy_large, rounds=5, target=0.7),
+    Measure("event after rename", event_after_rename, rounds=3, target=1),
+    Measure("logs -f, from write to client", log_follow, rounds=3, target=2),
+    Measure("connect to a port of 127.0.0.1", loopback_connect, rounds=3, target=0.5),
+    Measure("1,000,000 log lines written", write_logs, "lines/s", "higher", 3, target=2),
+    Measure("GET logs", read_logs, "MB/s", "higher", 3, target=8),
+    Measure("copy 100 MB in", copy_large_in, rounds=5, target=0.8),
+    Measure("copy 100 MB out", copy_large_out, rounds=5, target=0.8),
+    Measure("copy 2,000 files in", copy_many_in, rounds=5, target=0.6),
+    Measure("copy 2,000 files out", copy_many_out, rounds=5, target=0.6),
+    Measure("published port", port_throughput, "MB/s", "higher", 3, target=1),
+    Measure("memory a container (PSS)", container_memory, "MiB", rounds=2, target=0.07),
+    Measure("memory above idle, pull of 200 MB", pull_memory, "MiB", rounds=3, limit=64),
+    Measure("start to first ping, empty", start_up, rounds=5, target=0.25),
+    Measure("start to first ping, 120 containers", start_up_full, rounds=3, target=0.2),
 )
