@@ -29,7 +29,7 @@ class RuntimeSettings:
     )
     cgroup_parent: str = "/machine"
     default_ulimits: tuple[Ulimit, ...] = ()
-    create_timeout: float = 120.0
+    create_timeout: float = 60.0
     command_timeout: float = 60.0
 
 

@@ -175,7 +175,7 @@ def _killed_at(box: Installed, operation: Operation, call: str, number: int) -> 
         assert asked(box, *step) in {201, 204}, where
     agent = box.agent_pid()
     with injected(box, f"{call}:signal=KILL:when={number}"):
-        answer = asked(box, *operation.call)
+        answer = asked(box, *operation.call, timeout=90)
     box.wait(box.answers, "the agent", 30)
     died = box.agent_pid() != agent
     seen = box.api("GET", operation.look)
@@ -204,7 +204,7 @@ def test_case_128_errors_of_system_calls(box: Installed, long: bool) -> None:
         for step in operation.prepare:
             assert asked(box, *step) in {201, 204}, where
         with injected(box, f"{call}:error={error}:when={number}"):
-            answer = asked(box, *operation.call)
+            answer = asked(box, *operation.call, timeout=90)
         box.wait(box.answers, "the agent", 30)
         seen = box.api("GET", operation.look)
         assert seen.status in {200, 404}, (where, seen)
