@@ -107,7 +107,7 @@ def load(
     url = request.remote.startswith(("http://", "https://"))
     git = _GIT.fullmatch(request.remote) is not None
     if request.remote and not url and not git:
-        raise invalid(f"unsupported remote build context: {request.remote[:200]}")
+        raise invalid(f"unsupported remote build context: {gitcontext.shown(request.remote)}")
     root = os.open(folder, openat.DIRECTORY)
     try:
         subfolder, alone = "", False
@@ -125,7 +125,8 @@ def load(
         return _found(root, folder, "Dockerfile" if alone else request.dockerfile)
     except FileNotFoundError as error:
         os.close(root)
-        raise invalid(f"path not found in the build context: {request.remote[:200]}") from error
+        said = gitcontext.shown(request.remote)
+        raise invalid(f"path not found in the build context: {said}") from error
     except BaseException:
         with suppress(OSError):
             os.close(root)

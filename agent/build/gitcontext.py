@@ -2,27 +2,32 @@
 
 Nothing in the URL can become an option or another transport (security case 73): only https, http,
 ssh and git:// are allowed, file: and ext: never, submodules are held to the same rule, and hooks
-and the system's configuration are not used.
+and the system's configuration are not used.  A password or token in the URL is in no argument, since
+those are for every process of the host to see, and in no error text; it goes to its own host only.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 from agent.engine.building import Gone
 from agent.errors import EngineError, Kind, cancelled, invalid, no_space
-from agent.host import process
+from agent.host import process, tree
 
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]{0,250}")
 _URL = re.compile(r"(?:https?|git|ssh)://[A-Za-z0-9\[][^\s\x00-\x1f\\]{0,2000}")
 _SCP = re.compile(r"git@([A-Za-z0-9][A-Za-z0-9.-]*):([A-Za-z0-9][^\s\x00-\x1f\\]{0,1000})")
+_SIGNED = re.compile(r"([a-z]+://)([^/?]*)@(.*)")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _TIMEOUT = 600.0  # seconds for one step of it
 _TICK = 0.1
@@ -64,6 +69,34 @@ def parse(remote: str) -> tuple[str, str, str]:
     return url, ref, folder.strip("/")
 
 
+def shown(remote: str) -> str:
+    """A remote for error texts: without what stands before its host."""
+    return re.sub(r"://[^/?#]*@", "://", remote)[:200]
+
+
+def signed(url: str) -> tuple[str, dict[str, str]]:
+    """The URL without password or token, and the environment that gives them to git 2.31 or newer.
+
+    Redirects are off then: git would send the header on to wherever they lead.
+    """
+    found = _SIGNED.fullmatch(url)
+    if found is None:
+        return url, {}
+    scheme, given, rest = found.groups()
+    user, _, password = given.partition(":")
+    if scheme not in ("https://", "http://"):
+        return f"{scheme}{user}@{rest}", {}  # a key opens those, or nothing
+    words = f"{unquote(user)}:{unquote(password)}".encode()
+    header = f"Authorization: Basic {base64.b64encode(words).decode('ascii')}"
+    return f"{scheme}{rest}", {
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": f"http.{scheme}{rest.partition('/')[0]}/.extraHeader",
+        "GIT_CONFIG_VALUE_0": header,
+        "GIT_CONFIG_KEY_1": "http.followRedirects",
+        "GIT_CONFIG_VALUE_1": "false",
+    }
+
+
 def fetch(remote: str, folder: str, gone: Gone, *, keep: bool = False, commit: str = "") -> str:
     """Clone into `folder` (empty, ours); the folder inside it that the URL names.
 
@@ -75,7 +108,8 @@ def fetch(remote: str, folder: str, gone: Gone, *, keep: bool = False, commit: s
         raise invalid("building from a git repository needs the git program on this host")
     if commit and not _COMMIT.fullmatch(commit):
         raise invalid(f"invalid git checksum {commit[:100]!r}: a commit's hash is needed")
-    git = _Git(folder, gone)
+    url, secret = signed(url)
+    git = _Git(folder, gone, secret)
     git.run("init", "--quiet")
     _download(git, url, ref)
     git.run("checkout", "--quiet", "--force", "FETCH_HEAD")
@@ -83,7 +117,8 @@ def fetch(remote: str, folder: str, gone: Gone, *, keep: bool = False, commit: s
         raise invalid(f"ADD failed: the commit is not {commit}")
     git.run("submodule", "--quiet", "update", "--init", "--recursive", "--depth", "1")
     if not keep:
-        shutil.rmtree(f"{folder}/.git", ignore_errors=True)
+        with tree.opened(folder) as top:
+            tree.remove_tree(top, ".git")  # any depth: names of submodules are the repository's
     return below
 
 
@@ -109,15 +144,19 @@ def _download(git: _Git, url: str, ref: str) -> None:
 class _Git:
     """The program in one folder; a failure is told with git's own words."""
 
-    def __init__(self, folder: str, gone: Gone) -> None:
+    def __init__(self, folder: str, gone: Gone, secret: Mapping[str, str]) -> None:
         self.folder = Path(folder)
         self._gone = gone
+        self._environment = {**_ENVIRONMENT, **secret}
 
     def run(self, *words: str) -> str:
         """Its output.  INVALID when it fails."""
         argv = ["git", *_CONFIG, "-C", str(self.folder), *words]
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            child = process.spawn(argv, fds={1: out.fileno(), 2: err.fileno()}, env=_ENVIRONMENT)
+        # Where space is watched: a server can say as much as it likes.
+        here = self.folder
+        with tempfile.TemporaryFile(dir=here) as out, tempfile.TemporaryFile(dir=here) as err:
+            fds = {1: out.fileno(), 2: err.fileno()}
+            child = process.spawn(argv, fds=fds, env=self._environment)
             try:
                 code = self._wait(child)
             finally:

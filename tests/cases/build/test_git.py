@@ -13,13 +13,38 @@ import pytest
 from tests.cases.build.engine import PRIVATE, Built, Engine, UnixConnection, tar
 from tests.lab.waiting import wait_until
 
-# git's own CGI program below a small server; /stall never answers.
+# What /login asks for, in no argument of this server either.
+SECRET = "terces-yranac"[::-1]
+# git's own CGI program below a small server; /stall never answers, /login asks for a password and
+# says no when it sees that in an argument of any process.
 SERVER = """
-import http.server, os, subprocess, sys, threading
+import base64, glob, http.server, os, subprocess, sys, threading
+SECRET = "terces-yranac"[::-1]
+LOGIN = "Basic " + base64.b64encode(f"user:{SECRET}".encode()).decode()
+def seen():
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            with open(path, "rb") as file:
+                if SECRET.encode() in file.read():
+                    return True
+        except OSError:
+            continue
+    return False
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path.startswith("/stall"):
             threading.Event().wait()
+        if self.path.startswith("/login"):
+            status = 401 if self.headers.get("Authorization") != LOGIN else 500 if seen() else 0
+            if status:
+                return self.send_error(status)
+            self.path = self.path.removeprefix("/login")
+        elif "Authorization" in self.headers:
+            return self.send_error(500)
+        if self.path.startswith("/moved"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/moved"))
+            return self.end_headers()
         path, _, query = self.path.partition("?")
         size = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(size)
@@ -168,6 +193,24 @@ def test_what_is_not_there(engine: Engine, url: str, remote: str, says: str) -> 
     said = context(engine, remote.format(url=url))
     assert says in said.error, said.lines
     assert "root:" not in str(said.lines)
+
+
+def test_case_151_a_token_in_the_url_reaches_its_host_and_no_argument(
+    engine: Engine, url: str
+) -> None:
+    signed = url.replace("://", f"://user:{SECRET}@")
+    said = context(engine, f"{signed}/login/a.git")
+    assert said.error == "", said.lines
+    assert "second commit\n" in said.text
+    kept = engine.build(
+        f"FROM busybox\nADD --keep-git-dir=true {signed}/login/a.git /kept/\n"
+        f"RUN ! grep -r {SECRET[:6]}[-]{SECRET[7:]} /kept\n"
+    )
+    assert kept.error == "", kept.lines
+    for remote in ("/login/no.git", "/login/a.git#:nosuch", "/login/moved/a.git", "/a.git"):
+        wrong = context(engine, f"{signed}{remote}")
+        assert wrong.error != "", remote
+        assert SECRET not in str(wrong.lines), remote
 
 
 def test_case_073_submodules_by_file_are_refused(engine: Engine, url: str) -> None:

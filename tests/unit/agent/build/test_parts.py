@@ -85,6 +85,23 @@ def test_git_urls(remote: str, found: tuple[str, str, str]) -> None:
     assert gitcontext.parse(remote) == found
 
 
+def test_case_151_a_token_in_a_git_url_is_no_argument_and_goes_nowhere_else() -> None:
+    url, given = gitcontext.signed("https://me:p%40ss/../@h.example:8443/a.git")
+    assert (url, given) == ("https://me:p%40ss/../@h.example:8443/a.git", {})  # no such host
+    url, given = gitcontext.signed("https://me:p%40ss@h.example:8443/a@b.git?x@y")
+    assert url == "https://h.example:8443/a@b.git?x@y"
+    assert given == {
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": "http.https://h.example:8443/.extraHeader",
+        "GIT_CONFIG_VALUE_0": "Authorization: Basic bWU6cEBzcw==",
+        "GIT_CONFIG_KEY_1": "http.followRedirects",
+        "GIT_CONFIG_VALUE_1": "false",
+    }
+    assert gitcontext.signed("ssh://git:p4ss@h/a.git") == ("ssh://git@h/a.git", {})
+    assert gitcontext.signed("https://h/a.git") == ("https://h/a.git", {})
+    assert gitcontext.shown("https://me:p4ss@h/a.git#x:y@z") == "https://h/a.git#x:y@z"
+
+
 @pytest.mark.parametrize(
     "remote",
     [
