@@ -16,7 +16,7 @@ from agent.engine.model import Image
 from agent.engine.transfers import ImageSpace
 from agent.errors import conflict, internal, not_found
 from agent.images import digest as digests
-from agent.images import imageconfig, lowers, reference
+from agent.images import imageconfig, lowers, partial, reference
 from agent.images.disk import Disk
 from agent.images.imageconfig import DecodedConfig
 from agent.images.manifest import Descriptor
@@ -354,6 +354,7 @@ class LocalShelf:
         """At start, before anything else: rows and folders agree again."""
         with self.lock:
             self._disk.sweep()
+            partial.sweep(self._disk.partial)
             lost = set(self._metadata.unsynced_layers())
             present = set(self._disk.layer_names())
             rows = self._metadata.all_layers()

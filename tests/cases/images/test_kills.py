@@ -251,6 +251,11 @@ def test_old_kept_bytes_go(host: Host, evil: EvilRegistry) -> None:
     os.utime(old, (1, 1))
     host.pull(f"{evil.address}/x")
     assert not old.exists()
+    host.store.close()
+    old.write_bytes(b"old")
+    os.utime(old, (1, 1))
+    host.reopen()
+    assert not old.exists()
 
 
 # ------------------------------------------------------------------------- removals, power cuts
