@@ -301,5 +301,8 @@ def groups(cloud: Cloud, given: Sequence[str], vpc: str) -> list[Document]:
     known = {text(one, key): one for one in found for key in ("GroupName", "GroupId")}
     lost = [name for name in given if name not in known]
     if lost:
-        raise InvalidError(f"{vpc} has no security group {', '.join(lost)}")
+        raise InvalidError(
+            f"{vpc} has no security group {', '.join(lost)}",
+            hint="Leave --amazonec2-security-group out, and the machine gets one of its own.",
+        )
     return [known[name] for name in given]

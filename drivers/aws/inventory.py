@@ -114,7 +114,7 @@ def remove(cloud: Cloud, ctx: DriverContext) -> None:
             what="the removal",
             seconds=_REMOVE_SECONDS,
             clock=ctx.clock,
-            backoff=Backoff(first=0.5, factor=2.0, most=5.0),
+            backoff=Backoff(first=0.5, factor=1.5, most=5.0),
         )
     except WaitTimeoutError as err:
         raise DriverError(

@@ -16,7 +16,7 @@ def _row(
     *,
     secret: bool = False,
 ) -> OptionSpec:
-    variables = (env,) if env else ()
+    variables = tuple(env.split())
     return OptionSpec(name, (f"--amazonec2-{name}",), text, kind, default, variables, secret)
 
 
@@ -26,7 +26,8 @@ OPTIONS: Final = (
     _row("secret-key", "Secret key", "AWS_SECRET_ACCESS_KEY", secret=True),
     _row("session-token", "Session token of temporary credentials", "AWS_SESSION_TOKEN",
          secret=True),
-    _row("region", "Region; the profile's when it has one, else us-east-1", "AWS_DEFAULT_REGION"),
+    _row("region", "Region; the profile's when it has one, else us-east-1",
+         "AWS_DEFAULT_REGION AWS_REGION"),
     _row("zone", "Availability zone, as a or us-east-1a; any that has the instance type",
          "AWS_ZONE"),
     _row("instance-type", "Instance type; t3.micro, or t4g.micro for an ARM image",

@@ -122,6 +122,16 @@ def test_an_instance_from_create_to_rm(laptop: Laptop, cloud: MotoLab) -> None:
     assert laptop.docker("web", "ps", "--format", "{{.Names}}") == "site", "by its new certificate"
     laptop.machine("restart", "web")
     assert "It works" in _page(moved)
+    assert "cloud-init" in laptop.machine("console", "web").lower()
+    laptop.machine("snapshot", "create", "web", "before")
+    assert "before" in laptop.machine("snapshot", "ls", "web")
+    laptop.machine("resize", "--size", "t3.small", "--disk", "32", "web")
+    assert cloud.instance(uuid).instance_type == "t3.small"
+    assert [one.size for one in cloud.backend.volumes.values()] == [32]
+    assert laptop.machine("ip", "web") != moved
+    laptop.machine("snapshot", "restore", "web", "before")
+    assert "It works" in _page(laptop.machine("ip", "web"))
+    assert laptop.docker("web", "ps", "--format", "{{.Names}}") == "site", "at yet another address"
     laptop.machine("kill", "web")
     assert laptop.machine("status", "web") == "Stopped"
     laptop.machine("rm", "-y", "web")
