@@ -50,7 +50,7 @@ def _failed(session: Session, err: Exception) -> int:
     if isinstance(err, BrokenPipeError):
         _silence_stdout()
         return EXIT_ERROR
-    shown = err if isinstance(err, MachineError) else MachineError(str(err))
+    shown = err if isinstance(err, MachineError) else MachineError(_of_system(err))
     _show(session, shown)
     return shown.exit_code
 
@@ -61,6 +61,13 @@ def _show(session: Session, err: MachineError) -> None:
     for part in (err.brief, err.details, err.hint):
         if part:
             print(_as_called(part, session.program), file=sys.stderr)
+
+
+def _of_system(err: Exception) -> str:
+    """An OSError as programs say it: without its number."""
+    if isinstance(err, OSError) and err.filename and err.strerror:
+        return f"{err.filename}: {err.strerror}"
+    return str(err)
 
 
 def _as_called(text: str, program: str) -> str:

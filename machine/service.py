@@ -158,7 +158,8 @@ class Service:
                 "Waiting for machine to be running, this may take a few minutes..."
             )
         with self._dropped_unless_touched(record, adopted=driver.adopts and not resumed):
-            self._progress.phase("Waiting for SSH to be available...")
+            if not record.local:
+                self._progress.phase("Waiting for SSH to be available...")
             with self.hosts.connected(record, boot_seconds=boot) as transport:
                 times.ended("until SSH answered")
                 if not driver.adopts:

@@ -148,8 +148,8 @@ def _privilege(facts: Facts) -> list[str]:
     if facts.root:
         return []
     if not facts.sudo:
-        return ["the SSH user is not root, and there is no sudo"]
-    return ["the SSH user is not root, and sudo asks for a password (NOPASSWD is needed)"]
+        return ["commands do not run as root there, and there is no sudo"]
+    return ["commands do not run as root there, and sudo asks for a password (NOPASSWD is needed)"]
 
 
 def _platform(facts: Facts) -> list[str]:

@@ -208,3 +208,11 @@ def test_gc_says_that_a_driver_cannot_before_it_misses_its_options(
         said = capsys.readouterr().err
         assert "driver cannot list what it has made" in said
         assert "machine gc -d DRIVER" in said
+
+
+def test_a_store_that_is_a_file_is_told_without_an_errno(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(["machine", "-s", str(tmp_path / "file"), "ls"]) == 1
+    assert capsys.readouterr().err == f"{tmp_path / 'file'}: Not a directory\n"
