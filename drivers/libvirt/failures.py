@@ -63,6 +63,7 @@ _BY_TEXT: Final[tuple[tuple[str, Kind], ...]] = (
     ("already in use", ConflictError),
     ("directory not empty", ConflictError),
     ("is already active", ConflictError),
+    ("has asynchronous jobs running", TransientError),  # another command's volume is being made
     ("connection reset", TransientError),
     ("connection timed out", TransientError),
     ("broken pipe", TransientError),

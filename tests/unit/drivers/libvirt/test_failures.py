@@ -48,6 +48,7 @@ SAID = [
     (38, "End of file while reading data: Input/output error", TransientError),
     (38, "Cannot write data: Broken pipe", TransientError),
     (1, "internal error: client socket is closed", TransientError),
+    (1, "internal error: pool 'machine' has asynchronous jobs running.", TransientError),
 ]  # fmt: skip
 
 
