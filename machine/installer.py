@@ -147,7 +147,7 @@ class Installer:
         ):
             _copy(source, folder / name)
 
-    def verify(self, record: MachineRecord) -> MachineRecord:
+    def verify(self, record: MachineRecord, *, seconds: float = ENGINE_TIMEOUT) -> MachineRecord:
         """Wait until the engine answers over mutual TLS, as a client would ask it."""
         self._progress.phase("Checking connection to Docker...")
 
@@ -161,7 +161,7 @@ class Installer:
             wait_until(
                 attempt,
                 what="an answer of the engine",
-                seconds=ENGINE_TIMEOUT,
+                seconds=seconds,
                 clock=self._hosts.ports.clock,
                 backoff=Backoff(first=0.05, most=1.0),
             )

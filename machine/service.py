@@ -14,7 +14,7 @@ from drivers.errors import CannotError
 from drivers.options import Value
 from machine import firstboot, journal, parallel
 from machine.abilities import Abilities
-from machine.config import BOOT_TIMEOUT
+from machine.config import BOOT_TIMEOUT, BOOTED_ENGINE_TIMEOUT
 from machine.errors import (
     EXIT_NOT_FOUND,
     EXIT_PRECHECK,
@@ -318,7 +318,7 @@ class Service:
         if (after.address, after.engine_port) != (record.address, record.engine_port):
             self._reprovision(after, force=True)
         else:
-            self._installer.verify(after)
+            self._installer.verify(after, seconds=BOOTED_ENGINE_TIMEOUT)
 
     # -- remove
 
