@@ -129,3 +129,14 @@ def test_matching_by_position():
     match VALUE(4, "z"):
         case VALUE(x, name):
             assert (x, name) == (4, "z")
+
+
+def test_fields_by_name_only() -> None:
+    @frozen(slots=True)
+    class Named:
+        first: int
+        second: int = dataclasses.field(kw_only=True)
+
+    assert Named(1, second=2) == dataclasses.replace(Named(0, second=2), first=1)
+    with pytest.raises(TypeError, match="positional"):
+        Named(*[1, 2])
