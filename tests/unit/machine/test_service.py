@@ -1,5 +1,6 @@
 """create as a journal: cut off at every point, then finished or removed, with nothing left over."""
 
+import dataclasses
 import io
 import json
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from drivers.api import Address, DriverContext
 from drivers.fake import FakeCloud, FakeDriver
 from drivers.options import Value, resolve
 from drivers.testkit import NoHttp, NoRunner, TurnedClock
@@ -217,6 +219,26 @@ def test_power(tmp_path: Path) -> None:
     world.cloud.servers.clear()
     with pytest.raises(MachineError, match="no longer exists"):
         service.power(["web"], Event.KILL)
+
+
+class _OtherPort(FakeDriver):
+    def address(self, ctx: DriverContext) -> Address:
+        return dataclasses.replace(super().address(ctx), engine_port=20001)
+
+
+def test_an_engine_whose_forwarded_port_changed_is_told_so(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.create()
+    service = world.service()
+    service.power(["web"], Event.STOP)
+    hosts = service.hosts
+    assert isinstance(hosts, _Hosts)
+    hosts._driver = _OtherPort(world.cloud)
+    service.power(["web"], Event.START)
+    assert world.store.load("web").engine_port == 20001
+    assert world.host.runs.count("install") == 2
+    service.power(["web"], Event.RESTART)
+    assert world.host.runs.count("install") == 2
 
 
 def test_regenerate_and_provision(tmp_path: Path) -> None:
