@@ -20,13 +20,14 @@ from drivers.api import (
 )
 from drivers.errors import CannotError
 from drivers.options import Value
-from machine.errors import EXIT_ERROR, MachineError
+from machine.errors import EXIT_ERROR, MachineError, printable
 from machine.hosts import Hosts, driver_errors
 from machine.model import MachineRecord
 from machine.progress import Progress
 from machine.store import Store
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Refresh(Protocol):
@@ -111,7 +112,10 @@ class Abilities:
     # -- what is left over
 
     def orphans(self, driver_name: str, values: Mapping[str, Value]) -> list[Orphan]:
-        """What the provider has of ours that no machine of this store accounts for (case 160)."""
+        """What the provider has of ours that no machine of this store accounts for (case 160).
+
+        A tag with anything but a uuid, which others may have put there, is none of ours.
+        """
         ctx, driver = self._account(driver_name, values)
         if not isinstance(driver, ListOwned):
             raise cannot_list(driver_name)
@@ -121,8 +125,8 @@ class Abilities:
         made = self._store.made()
         things: dict[str, list[str]] = {}
         for uuid, what in found:
-            if uuid not in known:
-                things.setdefault(uuid, []).append(what)
+            if uuid not in known and _UUID.fullmatch(uuid):
+                things.setdefault(uuid, []).append(printable(what))
         return [
             Orphan(uuid, tuple(sorted(whats)), ours=uuid in made)
             for uuid, whats in sorted(things.items())
