@@ -182,9 +182,14 @@ def oldest_first(snapshots: Iterable[str]) -> list[str]:
 
 
 def tag_of(document: str) -> Tag | None:
-    """Ours, in a domain's document; None in anyone else's."""
-    node = _parsed(document).find(f"metadata/{_TAG}")
-    if node is None:
+    """Ours, in a domain's document; None in anyone else's.
+
+    Its uuid is the domain's own: in a copy of a domain, or one that somebody has written a tag into,
+    it is another's, which `gc` must not take for what the tag says.
+    """
+    top = _parsed(document)
+    node = top.find(f"metadata/{_TAG}")
+    if node is None or node.get("uuid") != top.findtext("uuid"):
         return None
     return Tag(*(node.get(field.name, "") for field in dataclasses.fields(Tag)))
 

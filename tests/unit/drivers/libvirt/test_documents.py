@@ -101,6 +101,14 @@ def test_the_tag_is_read_back_and_others_have_none() -> None:
     assert documents.tag_of(foreign) is None
 
 
+def test_case_160_a_tag_in_another_domain_is_not_ours() -> None:
+    document = documents.domain(GUEST, TAG)
+    other = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+    copied = document.replace(f"<uuid>{GUEST.uuid}</uuid>", f"<uuid>{other}</uuid>")
+    assert copied != document
+    assert documents.tag_of(copied) is None
+
+
 def test_who_uses_a_network() -> None:
     document = documents.domain(GUEST, TAG)
     assert documents.uses_network(document, "machine")
