@@ -52,12 +52,17 @@ class _RangeError(Exception):
         self.whole = whole
 
 
-class _StaysSecure(urllib.request.HTTPRedirectHandler):
+class StaysSecure(urllib.request.HTTPRedirectHandler):
+    """Redirects to HTTPS only. Raises InvalidError for others."""
+
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str,
         headers: http.client.HTTPMessage, newurl: str,
     ) -> urllib.request.Request | None:  # fmt: skip
-        if urlsplit(newurl).scheme != "https" and urlsplit(newurl).hostname not in _LOOPBACK:
+        old, new = urlsplit(req.full_url), urlsplit(newurl)
+        # Only what is on this computer may lead to another service of it.
+        near = new.hostname in _LOOPBACK and old.hostname in _LOOPBACK
+        if new.scheme != "https" and not near:
             raise InvalidError(f"{req.full_url} leads to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -66,7 +71,7 @@ def _open(url: str, start: int) -> Any:
     """An answer with a body; Any, since the library's own types say no more."""
     context = ssl.create_default_context()
     opener = urllib.request.build_opener(
-        urllib.request.HTTPSHandler(context=context), _StaysSecure()
+        urllib.request.HTTPSHandler(context=context), StaysSecure()
     )
     opener.addheaders = [("User-Agent", "machine"), ("Accept-Encoding", "identity")]
     if start:

@@ -1,13 +1,16 @@
 """The real reader against a server on this computer's loopback."""
 
+import http.client
 import http.server
+import io
 import threading
+import urllib.request
 from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
-from drivers.download import HttpsWeb
+from drivers.download import HttpsWeb, StaysSecure
 from drivers.errors import GoneError, InvalidError, TransientError
 
 BODY: Final = bytes(range(256)) * 20
@@ -99,6 +102,32 @@ def test_redirects_are_followed_but_not_to_where_anyone_reads(at: str) -> None:
     assert body(f"{at}/to/http://127.0.0.1:PORT/file") == (0, BODY)
     with pytest.raises(InvalidError, match="which is not https"):
         body(f"{at}/to/http://192.0.2.1/file")
+
+
+@pytest.mark.parametrize(
+    ("of", "to", "allowed"),
+    [
+        ("https://images.example/a", "http://127.0.0.1:8080/admin", False),
+        ("https://images.example/a", "http://localhost/admin", False),
+        ("https://images.example/a", "https://mirror.example/a", True),
+        ("http://localhost:1/a", "http://127.0.0.1:2/b", True),
+        ("http://localhost:1/a", "http://images.example/a", False),
+    ],
+)
+def test_a_server_elsewhere_leads_to_no_service_of_this_computer(
+    of: str, to: str, *, allowed: bool
+) -> None:
+    def follow() -> urllib.request.Request | None:
+        request = urllib.request.Request(of)
+        return StaysSecure().redirect_request(
+            request, io.BytesIO(), 302, "Found", http.client.HTTPMessage(), to
+        )
+
+    if allowed:
+        assert follow() is not None
+        return
+    with pytest.raises(InvalidError, match="which is not https"):
+        follow()
 
 
 @pytest.mark.parametrize(
