@@ -55,6 +55,7 @@ _PROPAGATION: Final = {
 }
 _OF_THE_MOUNT: Final = 0x1 | 0x2 | 0x4 | 0x8 | 0x400 | 0x800 | 0x200000
 _NETWORK: Final = ("nfs", "nfs4", "cifs")
+_SECRET: Final = ("password=", "password2=", "pass=", "pass2=", "secret=")  # cifs, ceph
 
 
 @frozen
@@ -142,7 +143,7 @@ def _failed(wanted: MountPlan, target: str, error: OSError) -> EngineError:
     if error.errno == errno.ENODEV:
         said += f" (this host's kernel has no file system {wanted.fstype!r})"
     shown = ",".join(
-        "password=********" if word.startswith("password=") else word
+        f"{word.partition('=')[0]}=********" if word.lower().startswith(_SECRET) else word
         for word in wanted.data.split(",")
     )
     data = f", data: {shown}" if shown else ""

@@ -1,10 +1,12 @@
 """The local driver's options as arguments of mount(2)."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
-from agent.volumes.mounting import MountPlan, plan
+from agent.errors import EngineError
+from agent.volumes.mounting import MountPlan, mount, plan
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,13 @@ from agent.volumes.mounting import MountPlan, plan
 )
 def test_plans(options: Mapping[str, str], wanted: MountPlan) -> None:
     assert plan(options) == wanted
+
+
+@pytest.mark.parametrize("name", ["password", "Password2", "pass", "pass2", "secret"])
+def test_case_151_no_password_is_told_when_a_mount_fails(name: str, tmp_path: Path) -> None:
+    words = f"user=me,{name}=c4nary,uid=1"
+    options = {"type": "no-such-type", "device": "//h/share", "o": words}
+    with pytest.raises(EngineError) as told:
+        mount(options, str(tmp_path))
+    assert "c4nary" not in told.value.message
+    assert f"user=me,{name}=********,uid=1" in told.value.message
