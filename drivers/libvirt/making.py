@@ -282,20 +282,24 @@ def _own_neighbours(ctx: DriverContext) -> list[str]:
 def remove(ctx: DriverContext, hv: Hypervisor) -> None:
     """See drivers.api.Driver.remove."""
     shared.again(ctx, lambda: _unmake(ctx, hv))
+    with shared.lock(ctx):  # another's remove must not take the pool away in between
+        left = _delete_volumes(ctx, hv)
+        if shared.again(ctx, lambda: exists(ctx, hv)):
+            left.append(f"domain {ctx.name}")
+        if left:
+            told = f"libvirt still has {', '.join(left)}"
+            raise DriverError(told, hint="Run the same command again.")
+        shared.sweep_storage(ctx, hv)
+        shared.sweep_network(ctx, hv)
+
+
+def _delete_volumes(ctx: DriverContext, hv: Hypervisor) -> list[str]:
+    """The machine's own go; the names of those that are listed nevertheless."""
     pool, prefix = shared.pool_name(ctx), plan.volume_prefix(ctx.uuid)
     for name in shared.volumes(ctx, hv):
         if name.startswith(prefix):
             shared.again(ctx, functools.partial(shared.delete, hv, pool, name))
-    left = [name for name in shared.volumes(ctx, hv) if name.startswith(prefix)]
-    if shared.again(ctx, lambda: exists(ctx, hv)):
-        left.append(f"domain {ctx.name}")
-    if left:
-        raise DriverError(
-            f"libvirt still has {', '.join(left)}", hint="Run the same command again."
-        )
-    with shared.lock(ctx):
-        shared.sweep_storage(ctx, hv)
-        shared.sweep_network(ctx, hv)
+    return [name for name in shared.volumes(ctx, hv) if name.startswith(prefix)]
 
 
 def _unmake(ctx: DriverContext, hv: Hypervisor) -> None:
