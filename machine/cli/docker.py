@@ -90,10 +90,11 @@ NOT_SERVED: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-_WITH_DOCKER: Final = (
-    "It works with the docker binary and its plugin, which the machine answers as an engine does: "
-    'eval "$(machine env NAME)"'
-)
+_ELSEWHERE: Final = {
+    "compose": "Docker Compose itself works here, with the docker binary or alone: "
+    'eval "$(machine env NAME)"',
+    "buildx": "`machine build` builds without BuildKit; the docker binary does with DOCKER_BUILDKIT=0.",
+}
 
 
 def _load(place: str) -> click.Command:
@@ -110,9 +111,9 @@ def _refusal(words: str) -> click.Command:
     def refuse(rest: tuple[str, ...]) -> None:
         raise MachineError(
             f"docker {words} is not served yet",
-            details=_WITH_DOCKER
-            if words in {"compose", "buildx"}
-            else "The rest of the docker command line works on this machine.",
+            details=_ELSEWHERE.get(
+                words, "The rest of the docker command line works on this machine."
+            ),
             hint="`machine docker --help` lists what is served.",
         )
 
