@@ -216,5 +216,5 @@ def test_events(client: Any) -> None:
 def test_what_is_not_served_says_so(client: Any) -> None:
     with pytest.raises(docker.errors.APIError) as refused:
         client.swarm.init()
-    assert refused.value.response.status_code == 501
-    assert "served" in refused.value.explanation
+    assert refused.value.response.status_code == 503
+    assert "not a swarm manager" in refused.value.explanation
