@@ -12,7 +12,7 @@ from drivers.aws import documents, images, plan
 from drivers.aws.documents import TAG, Document, Image, Instance, Subnet, rows, text, texts
 from drivers.aws.plan import Choice
 from drivers.aws.provider import Cloud
-from drivers.errors import DriverError, GoneError, InvalidError
+from drivers.errors import DriverError, GoneError, InvalidError, WaitTimeoutError
 from drivers.polling import NotYet, wait_until
 
 T = TypeVar("T")
@@ -34,21 +34,17 @@ class Place:
 
 def patiently(ctx: DriverContext, call: Callable[[], T], seconds: float = LATE_SECONDS) -> T:
     """`call`, again while it says that something does not exist: it was made a moment ago."""
-    last: list[GoneError] = []
 
     def attempt() -> T | NotYet:
         try:
             return call()
         except GoneError as err:
-            last.append(err)
             return NotYet(err.message)
 
     try:
         return wait_until(attempt, what="that", seconds=seconds, clock=ctx.clock)
-    except DriverError:
-        if last:
-            raise last[-1] from None
-        raise
+    except WaitTimeoutError as err:
+        raise GoneError(err.last) from err
 
 
 # -- the machine's own

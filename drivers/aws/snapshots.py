@@ -10,7 +10,7 @@ from typing import Final
 from drivers.api import DriverContext
 from drivers.aws import plan, power
 from drivers.aws.documents import LABEL_TAG, Document, Instance, tags, text
-from drivers.aws.finding import own, patiently
+from drivers.aws.finding import own
 from drivers.aws.provider import Cloud
 from drivers.errors import ConflictError, GoneError, InvalidError
 from drivers.polling import NotYet, retried, wait_until
@@ -106,7 +106,7 @@ def _find(cloud: Cloud, ctx: DriverContext, label: str) -> str:
 
 def _completed(cloud: Cloud, ctx: DriverContext, ident: str) -> None:
     def attempt() -> bool | NotYet:
-        found = cloud.listed("DescribeSnapshots", "Snapshots", SnapshotIds=[ident])
+        found = _known(cloud, "DescribeSnapshots", "Snapshots", SnapshotIds=[ident])
         state = text(found[0], "State") if found else "not listed yet"
         if state == "error":
             raise InvalidError(
@@ -116,10 +116,7 @@ def _completed(cloud: Cloud, ctx: DriverContext, ident: str) -> None:
             f"{ident} is {state}, {text(found[0], 'Progress') if found else ''}"
         )
 
-    def wait() -> bool:
-        return wait_until(attempt, what="the snapshot", seconds=_COPY_SECONDS, clock=ctx.clock)
-
-    patiently(ctx, wait)
+    wait_until(attempt, what="the snapshot", seconds=_COPY_SECONDS, clock=ctx.clock)
 
 
 def _volumes(cloud: Cloud, ctx: DriverContext) -> list[Document]:
@@ -152,13 +149,16 @@ def _volume_of(cloud: Cloud, ctx: DriverContext, found: Instance, snapshot: str)
 
 def _reach(cloud: Cloud, ctx: DriverContext, volume: str, wanted: str) -> None:
     def attempt() -> bool | NotYet:
-        found = cloud.listed("DescribeVolumes", "Volumes", VolumeIds=[volume])
+        found = _known(cloud, "DescribeVolumes", "Volumes", VolumeIds=[volume])
         state = text(found[0], "State") if found else "not listed yet"
         return state == wanted or NotYet(f"{volume} is {state}")
 
-    patiently(
-        ctx,
-        lambda: wait_until(
-            attempt, what=f"{volume} being {wanted}", seconds=_VOLUME_SECONDS, clock=ctx.clock
-        ),
-    )
+    wait_until(attempt, what=f"{volume} being {wanted}", seconds=_VOLUME_SECONDS, clock=ctx.clock)
+
+
+def _known(cloud: Cloud, operation: str, key: str, **fields: object) -> list[Document]:
+    """What is listed by id; [] while Amazon does not know it yet."""
+    try:
+        return cloud.listed(operation, key, **fields)
+    except GoneError:
+        return []
