@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engine import capnames
 from agent.engine.model import (
     Container,
     ContainerConfig,
@@ -23,7 +24,7 @@ from agent.runtime.users import Identity
 GOLDEN = Path(__file__).parent / "golden"
 FACTS = spec.HostFacts(
     machine="x86_64",
-    capabilities=capabilities.ALL,
+    capabilities=capnames.ALL,
     unified=True,
     swap_limit=True,
     thermal=("/sys/devices/system/cpu/cpu0/thermal_throttle",),
@@ -121,11 +122,11 @@ def test_case_051_capabilities_of_a_normal_user():
         ((), ("ALL",), set()),
         (("SYS_TIME",), ("ALL",), {"CAP_SYS_TIME"}),
         (("cap_sys_time",), ("CHOWN",), {*capabilities.DEFAULT, "CAP_SYS_TIME"} - {"CAP_CHOWN"}),
-        (("ALL",), ("MKNOD",), {*capabilities.ALL} - {"CAP_MKNOD"}),
+        (("ALL",), ("MKNOD",), {*capnames.ALL} - {"CAP_MKNOD"}),
     ],
 )
 def test_cap_add_and_drop(add, drop, expected):
-    found = capabilities.resolve(add, drop, privileged=False, available=capabilities.ALL)
+    found = capabilities.resolve(add, drop, privileged=False, available=capnames.ALL)
     assert set(found) == expected
 
 
