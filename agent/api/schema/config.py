@@ -66,7 +66,7 @@ CONTAINER_CONFIG: Final = Table(
         Field("Env", texts, "env"),
         Field("Cmd", text_or_texts, "cmd"),
         Field("Healthcheck", _healthcheck, "healthcheck"),
-        unserved("ArgsEscaped"),
+        Field("ArgsEscaped", boolean),  # of Windows; clients that copy a container send it back
         Field("Image", text, "image"),
         Field("Volumes", key_set, "volumes"),
         Field("WorkingDir", text, "working_dir"),

@@ -38,6 +38,7 @@ SOURCES = Path(__file__).parents[4] / "agent"
 HINTS: Final = {
     "HostConfig.ContainerIDFile": "the client's own file, for inspect",
     "HostConfig.ConsoleSize": "the terminal's first size: kept, and given to the runtime",
+    "ContainerConfig.ArgsEscaped": "means something on Windows only",
     "Mount.Consistency": "a hint for Docker Desktop",
     "ContainerConfig.MacAddress": "goes to the endpoint: see the networks of the request",
     "NetworkCreateRequest.CheckDuplicate": "names are always checked, as since API 1.44",
