@@ -25,6 +25,7 @@ from agent.host import openat, untar
 from agent.host.decompress import DecompressError
 from agent.host.inflate import inflated
 from agent.host.tarheader import Headers, TarError
+from agent.wire.http import public
 from agent.wire.ignorefile import PatternError, Patterns
 
 _URL = ("http://", "https://")
@@ -292,7 +293,11 @@ def _fetch(stage: StageState, one: Copy, remote: Sequence[str]) -> str:
     """A folder with what URLs gave, and with the heredocs' files."""
     folder = stage.build.temporary()
     for word in remote:
-        if word.startswith(_URL) and not urlsplit(word).path.endswith(".git"):
+        try:
+            path = urlsplit(word).path
+        except ValueError as error:  # "[" without its "]"
+            raise invalid(f"invalid url: {public(word)[:200]}") from error
+        if word.startswith(_URL) and not path.endswith(".git"):
             _download(stage, one, word, folder)
         else:
             _clone(stage, one, word, folder)
@@ -317,10 +322,10 @@ def _download(stage: StageState, one: Copy, url: str, folder: str) -> None:
     build = stage.build
     name = unquote(posixpath.basename(urlsplit(url).path)) or ""
     if not name and stage.word(one.target).endswith("/"):
-        raise invalid(f"cannot determine filename from url: {url}")
+        raise invalid(f"cannot determine filename from url: {public(url)}")
     name = name or "download"
     if "/" in name or "\0" in name or name in (".", ".."):
-        raise invalid(f"cannot determine filename from url: {url}")
+        raise invalid(f"cannot determine filename from url: {public(url)}")
     state = hashlib.sha256()
     space = os.statvfs(folder)
     limit = min(_DOWNLOAD_LIMIT, space.f_bavail * space.f_frsize - _RESERVE)
@@ -330,7 +335,9 @@ def _download(stage: StageState, one: Copy, url: str, folder: str) -> None:
 
         def sink(piece: bytes) -> None:
             if file.tell() + len(piece) > limit:
-                raise invalid(f"ADD failed: {url} is larger than the limit of {limit} bytes")
+                raise invalid(
+                    f"ADD failed: {public(url)} is larger than the limit of {limit} bytes"
+                )
             state.update(piece)
             file.write(piece)
 

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 from agent.engine.building import Gone
 from agent.errors import EngineError, Kind, cancelled, invalid, no_space
 from agent.host import process, tree
+from agent.wire.http import public
 
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]{0,250}")
 _URL = re.compile(r"(?:https?|git|ssh)://[A-Za-z0-9\[][^\s\x00-\x1f\\]{0,2000}")
@@ -71,7 +72,7 @@ def parse(remote: str) -> tuple[str, str, str]:
 
 def shown(remote: str) -> str:
     """A remote for error texts: without what stands before its host."""
-    return re.sub(r"://[^/?#]*@", "://", remote)[:200]
+    return public(remote)[:200]
 
 
 def signed(url: str) -> tuple[str, dict[str, str]]:

@@ -6,6 +6,13 @@ import ipaddress
 from collections.abc import Iterable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# What clouds tell the hosts that they run: addresses that are not link-local.
+_METADATA = frozenset(
+    map(
+        ipaddress.ip_address,
+        ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+    )
+)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -23,11 +30,13 @@ def plain(text: str) -> Address:
 def may_follow(target: Address, registry: Iterable[Address]) -> bool:
     """Whether a redirect or foreign URL may lead to `target`.
 
-    Public addresses always; link-local (cloud metadata), unspecified and multicast never; a
+    Public addresses always; cloud metadata (link-local or not), unspecified and multicast never; a
     loopback address only when the registry itself is at that very address; a private one only
     when the registry is private (or loopback) too.
     """
     if target.is_link_local or target.is_unspecified or target.is_multicast:
+        return False
+    if target in _METADATA:
         return False
     own = list(registry)
     if target.is_loopback:

@@ -72,15 +72,18 @@ def challenges(values: Iterable[str]) -> list[Challenge]:
             text = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare
             fields.setdefault(match[1].lower(), text)
             position = match.end()
-        found.append(
-            Challenge(
-                scheme[1].lower(),
-                fields.get("realm", ""),
-                fields.get("service", ""),
-                fields.get("scope", ""),
-            )
-        )
+        realm = fields.get("realm", "")
+        if _is_url(realm):
+            service, scope = fields.get("service", ""), fields.get("scope", "")
+            found.append(Challenge(scheme[1].lower(), realm, service, scope))
     return found
+
+
+def _is_url(text: str) -> bool:
+    try:
+        return urlsplit(text) is not None
+    except ValueError:  # "[" without its "]"
+        return False
 
 
 def belongs(auth: RegistryAuth | None, domain: str) -> RegistryAuth | None:
@@ -88,6 +91,8 @@ def belongs(auth: RegistryAuth | None, domain: str) -> RegistryAuth | None:
     if auth is None:
         return None
     server = auth.server_address
+    if not _is_url(server):
+        return None
     host = (urlsplit(server).netloc if "://" in server else server.partition("/")[0]).lower()
     if not host or host == domain.lower() or (host in _HUB_NAMES and domain in _HUB_NAMES):
         return auth

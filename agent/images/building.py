@@ -23,6 +23,7 @@ from agent.images.lowers import lower_names, root_metadata
 from agent.images.metadata import Layer, Ref
 from agent.images.settings import RegistrySettings
 from agent.images.shelf import LocalShelf
+from agent.wire.http import public
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -131,7 +132,7 @@ class BuildLayers:
             response = connector.open(Request(url, headers, guarded=True))
             try:
                 if response.status != 200:
-                    raise invalid(f"failed to GET {url} with status {response.status}")
+                    raise invalid(f"failed to GET {public(url)} with status {response.status}")
                 while piece := response.read(_PIECE):
                     if gone():
                         cancel.cancel()
@@ -142,7 +143,7 @@ class BuildLayers:
             finally:
                 response.close()
         except (TransientError, TlsError) as error:
-            raise invalid(f"failed to GET {url}: {error}") from error
+            raise invalid(f"failed to GET {public(url)}: {error}") from error
         finally:
             connector.close()
 

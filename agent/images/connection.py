@@ -25,6 +25,7 @@ from agent.images.addresses import Address
 from agent.images.cancel import Cancellation
 from agent.images.settings import RegistrySettings, Timeouts
 from agent.values import frozen
+from agent.wire.http import public
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -62,6 +63,13 @@ class Request:
     guarded: bool = False  # even the first hop must pass the address guard (token realms)
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:  # "[" without its "]"
+        raise forbidden(f"refusing the URL {public(url)[:200]!r}") from error
+
+
 def origin(parts: SplitResult) -> Origin:
     """(scheme, host, port) of a URL; FORBIDDEN for anything but http and https."""
     try:
@@ -69,7 +77,7 @@ def origin(parts: SplitResult) -> Origin:
     except ValueError:
         port = 0
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise forbidden(f"refusing the URL {parts.geturl()[:200]!r}")
+        raise forbidden(f"refusing the URL {public(parts.geturl())[:200]!r}")
     return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
 
 
@@ -155,11 +163,11 @@ class Connector:
     def open(self, request: Request, cancel: Cancellation | None = None) -> Response:
         """Send, following up to five redirects.  Raises TransientError, TlsError, EngineError."""
         url, headers = request.url, dict(request.headers)
-        first = origin(urlsplit(url))
+        first = origin(_split(url))
         scope = cancel or self._cancel
         foreign = request.guarded
         for _ in range(MAX_REDIRECTS + 1):
-            parts = urlsplit(url)
+            parts = _split(url)
             response = self._once(parts, request, headers, scope, foreign=foreign)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or not location:

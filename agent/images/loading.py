@@ -27,6 +27,7 @@ from agent.images.shelf import LocalShelf
 from agent.images.spool import Spool
 from agent.images.workerpool import Unpacked, Worker, WorkerGoneError
 from agent.values import frozen
+from agent.wire.http import public
 
 _PIECE = 1 << 20
 Read = Callable[[int], bytes]
@@ -176,7 +177,7 @@ class Loader:
             with self._cancel.on_cancel(worker.kill):
                 try:
                     if url:
-                        self._say(Progress(f"Downloading from {url}"))
+                        self._say(Progress(f"Downloading from {public(url)}"))
                         self._builds.download(url, worker.feed, lambda: self._cancel.requested)
                     while piece := read(_PIECE):
                         self._cancel.check()

@@ -49,6 +49,7 @@ from agent.images.registry import Repository
 from agent.images.saving import SavedImage, SavedLayer
 from agent.images.settings import RegistrySettings
 from agent.images.shelf import LocalShelf
+from agent.wire.http import public
 
 _TICK = 0.1  # seconds
 _END = 10.0
@@ -152,10 +153,13 @@ class ImageTransfers:
     def login(self, auth: RegistryAuth) -> None:
         """See `Transfers.login`."""
         server = auth.server_address or "https://index.docker.io/v1/"
-        parts = urlsplit(server if "://" in server else f"//{server}")
+        try:
+            parts = urlsplit(server if "://" in server else f"//{server}")
+        except ValueError as error:
+            raise invalid(f"invalid registry address {public(server)[:200]!r}") from error
         domain = parts.netloc
         if not domain or parts.username is not None:
-            raise invalid(f"invalid registry address {server[:200]!r}")
+            raise invalid(f"invalid registry address {public(server)[:200]!r}")
         if domain in ("index.docker.io", "registry-1.docker.io"):
             domain = DEFAULT_DOMAIN
         target = reference.parse(f"{domain}/login/check")  # checks the domain

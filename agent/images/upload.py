@@ -189,7 +189,10 @@ class Uploads:
         """Where an upload goes on: at the registry itself, nowhere else gets our credentials."""
         if not location or len(location) > 8192 or not location.isprintable():
             raise forbidden("the registry gave no usable upload location")
-        found = urlsplit(urljoin(url, location))
+        try:
+            found = urlsplit(urljoin(url, location))
+        except ValueError as error:
+            raise forbidden("the registry gave no usable upload location") from error
         own = urlsplit(self._repository.endpoint.url)
         if found.netloc != own.netloc and found.hostname != own.hostname:
             raise forbidden("the registry sends uploads elsewhere, which is not allowed")

@@ -29,6 +29,7 @@ MULTIPLEXED_STREAM: Final = "application/vnd.docker.multiplexed-stream"
 
 _FALSE: Final = frozenset({"", "0", "no", "false", "none"})
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_USER: Final = re.compile(r"(?<=://)[^/?#]*@")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,18}")
 
@@ -353,6 +354,11 @@ def _decoded(text: str) -> str:
 def printable(text: str) -> str:
     """`text` for a log line or an error message: control and bidi characters escaped."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def public(url: str) -> str:
+    """A URL for errors and records: without the password or token that may stand before its host."""
+    return _USER.sub("", url)
 
 
 def headers_from(fields: Mapping[str, str]) -> Headers:

@@ -15,7 +15,7 @@ from agent.api.streams import PullLines
 from agent.engine.model import Image, Progress
 from agent.engine.transfers import ImportRequest
 from agent.errors import invalid
-from agent.wire.http import Answer, BlockingStream, json_reply, printable
+from agent.wire.http import Answer, BlockingStream, json_reply, printable, public
 
 TAR: Final = "application/x-tar"
 _PRUNE_KEYS: Final = frozenset({"dangling", "label", "label!", "until"})
@@ -79,7 +79,7 @@ def import_tree(api: Api, call: Call) -> Answer:
     request = ImportRequest(
         repo=repo,
         tag=tag or ("latest" if repo else ""),
-        message=query.get("message") or f"Imported from {printable(source)}",
+        message=query.get("message") or f"Imported from {printable(public(source))}",
         platform=query.get("platform"),
         config_document=applied(query.all("changes")),
         url="" if source == "-" else _import_url(source),
@@ -97,7 +97,9 @@ def _import_url(source: str) -> str:
     """A URL as it is, and what has no scheme as a host's, as docker takes it."""
     url = source if "://" in source else f"http://{source}"
     if not url.startswith(("http://", "https://")):
-        raise invalid(f"importing from {printable(url[:200])} is not possible: http or https only")
+        raise invalid(
+            f"importing from {printable(public(url)[:200])} is not possible: http or https only"
+        )
     return url
 
 

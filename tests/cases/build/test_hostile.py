@@ -432,6 +432,8 @@ def test_case_078_onbuild_chain(engine: Engine) -> None:
         ("http://127.0.0.1:9/x", "private address"),
         ("http://[::1]:9/x", "private address"),
         ("http://localhost/x", "private address"),
+        ("http://[fd00:ec2::254]/latest/meta-data", "private address"),
+        ("http://[/x", "invalid url"),
     ],
 )
 def test_case_079_add_url(engine: Engine, url: str, says: str) -> None:
@@ -509,6 +511,23 @@ def test_case_079_endless_body(engine: Engine, web: str) -> None:
     client.read_until(b"Downloading")
     client.leave()
     wait_until(lambda: engine.leftovers() == before, 5, "nothing of the build is left")
+
+
+def test_case_151_what_stands_before_a_host_is_in_no_answer_and_no_record(
+    engine: Engine, web: str
+) -> None:
+    signed = web.replace("://", "://user:c4nary@")
+    status, raw = engine.ask(
+        "POST", "/images/create", b"", fromSrc=f"{signed}/c.tgz", repo="by", tag="signed"
+    )
+    assert status == 200
+    assert b"c4nary" not in raw
+    assert engine.inspect("by:signed")["Comment"] == f"Imported from {web}/c.tgz"
+    for source in (f"{signed}/no", "ftp://user:c4nary@h/x", "http://user:c4nary@h:0/", "http://["):
+        raw = engine.ask("POST", "/images/create", b"", fromSrc=source, repo="no")[1]
+        assert b"error" in raw or b"message" in raw, source
+        assert b"c4nary" not in raw, source
+        assert b"internal" not in raw, source
 
 
 def test_import_from_a_url(engine: Engine, web: str) -> None:

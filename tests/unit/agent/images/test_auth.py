@@ -23,6 +23,7 @@ def test_challenges() -> None:
                 'scope="repository:library/x:pull,push"'
             ),
             "basic Realm=plain",
+            'Bearer realm="https://["',
             'Bearer realm="a\\"b"',
             "",
             "=",
@@ -74,6 +75,7 @@ def test_realm_rule(realm: str, registry_url: str, *, allowed: bool) -> None:
         ("reg.example:5000", "reg.example", False),
         ("https://index.docker.io/v1/", "reg.example", False),
         ("reg.example.evil", "reg.example", False),
+        ("http://[", "reg.example", False),
     ],
 )
 def test_credentials_belong_to_one_registry(server: str, domain: str, *, kept: bool) -> None:
@@ -126,6 +128,9 @@ def test_tokens() -> None:
         ("64:ff9b::a9fe:a9fe", ["1.1.1.1"], False),
         ("0.0.0.0", ["127.0.0.1"], False),
         ("224.0.0.1", ["10.0.0.1"], False),
+        ("fd00:ec2::254", ["fd00:ec2::254"], False),
+        ("168.63.129.16", ["168.63.129.16"], False),
+        ("100.100.100.200", ["10.0.0.1"], False),
     ],
 )
 def test_address_guard(target: str, home: list[str], *, allowed: bool) -> None:

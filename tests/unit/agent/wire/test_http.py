@@ -19,6 +19,7 @@ from agent.wire.http import (
     json_reply,
     parse_target,
     printable,
+    public,
 )
 from agent.wire.status import REASONS, STATUS
 
@@ -156,3 +157,17 @@ def test_browsers(name):
 
 def test_printable():
     assert printable("a\x1b[31m\u202e\n") == "a\\x1b[31m\\u202e\\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:p4ss@h/a@b?c@d", "https://h/a@b?c@d"),
+        ("https://t0ken@h:1/", "https://h:1/"),
+        ("https://h/a@b", "https://h/a@b"),
+        ("git@h:a.git", "git@h:a.git"),
+        ("https://h#a@b", "https://h#a@b"),
+    ],
+)
+def test_case_151_urls_are_shown_without_their_words(url, shown):
+    assert public(url) == shown
