@@ -96,8 +96,7 @@ class _Kept:
         return self._socket.fileno()
 
     def close_write(self) -> None:
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+        self._closed()  # nobody answers any more: the output ends too, and with it the connection
 
     def close(self) -> None:
         self._socket.close()

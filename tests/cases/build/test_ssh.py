@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cases.build.engine import REPOSITORY, Engine, UnixConnection
+from tests.lab.waiting import wait_until
 
 
 class Agent:
@@ -199,6 +200,17 @@ def test_a_token_is_used_once(engine: Engine) -> None:
     token = os.urandom(16).hex()
     first = UnixConnection(engine.socket)
     first.request("POST", "/v1.51/session", headers={"X-Machine-Session": token})
-    assert first.getresponse().status == 200
+    answer = first.getresponse()  # it holds the connection
+    assert answer.status == 200
     assert engine.ask("POST", "/session", b"", {"X-Machine-Session": token})[0] == 409
+    answer.close()
     first.close()
+
+    def free() -> bool:
+        again = UnixConnection(engine.socket)
+        again.request("POST", "/v1.51/session", headers={"X-Machine-Session": token})
+        with again.getresponse() as found:
+            again.close()
+            return found.status == 200
+
+    wait_until(free, 5, "the session ends with its connection")

@@ -79,9 +79,10 @@ def test_sessions() -> None:
     thread.join()
     assert answers == [message(12)]
     kept.close_write()
-    assert upstream.ask(LIST) == FAILURE
-    kept.close()
     assert sessions.find(TOKEN) is None
+    assert upstream.ask(LIST) == FAILURE
+    assert kept.read() == []
+    kept.close()
     again = sessions.offer(TOKEN)
     again.close()
 
