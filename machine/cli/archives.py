@@ -63,7 +63,16 @@ def push(session: Session, all_tags: bool, quiet: bool, name: str) -> None:
         session.say(name)
 
 
+def _no_password(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise MachineError(
+            "A password on the command line can be read by everybody on this computer",
+            hint="Leave -p out and you are asked for it; in scripts: --password-stdin <FILE",
+        )
+
+
 @click.command(cls=DockerCommand)
+@click.option("-p", "--password", hidden=True, expose_value=False, callback=_no_password)
 @click.option("-u", "--username", default="", help="Username")
 @click.option("--password-stdin", is_flag=True, help="Take the password from stdin")
 @click.argument("server", default="")

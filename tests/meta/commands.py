@@ -6,6 +6,7 @@ python -m tests.meta.commands      # writes the page anew
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ import click
 from drivers import registry
 from machine.cli import COMMANDS
 from machine.cli.create import create
+from machine.cli.gc import GcCommand
 from machine.cli.root import root
 from machine.cli.session import Session
 
@@ -119,7 +121,12 @@ def _command(name: str) -> str:
     context = _context(root)
     command = root.get_command(context, name)
     assert command is not None
-    options = _create_options() if command is create else _options(command, context)
+    if command is create:
+        options = _create_options()
+    elif isinstance(command, GcCommand):  # with a driver's only after parsing, which tests may do
+        options = _table(_rows(command.shared(), context))
+    else:
+        options = _options(command, context)
     lines = [f"## {name}\n", " ".join((command.help or "").split()) + "\n"]
     lines.append(f"    {command.get_usage(_context(command, name)).removeprefix('Usage: ')}\n")
     lines.append(options)
@@ -135,7 +142,7 @@ def _create_options() -> str:
     for driver in DRIVERS:
         context = _context(create, "create")
         create.parse_args(context, ["-d", driver, "x"])
-        rows = _rows(create, context)
+        rows = _rows(create.get_params(context), context)
         own = {flag for spec in registry.load(driver).options for flag in spec.flags}
         shared = [row for row in rows if row[0].split("`")[1].split(" ")[0] not in own]
         out.append(f"With `--driver {driver}`:\n\n" + _table([r for r in rows if r not in shared]))
@@ -143,12 +150,12 @@ def _create_options() -> str:
 
 
 def _options(command: click.Command, context: click.Context) -> str:
-    return _table(_rows(command, context))
+    return _table(_rows(command.get_params(context), context))
 
 
-def _rows(command: click.Command, context: click.Context) -> list[tuple[str, str]]:
+def _rows(params: Sequence[click.Parameter], context: click.Context) -> list[tuple[str, str]]:
     rows = []
-    for parameter in command.get_params(context):
+    for parameter in params:
         record = parameter.get_help_record(context)
         if record and "--help" not in record[0] and isinstance(parameter, click.Option):
             flags = ", ".join(f"`{word}`" for word in record[0].split(", "))

@@ -216,3 +216,12 @@ def test_a_store_that_is_a_file_is_told_without_an_errno(
     (tmp_path / "file").write_text("")
     assert run(["machine", "-s", str(tmp_path / "file"), "ls"]) == 1
     assert capsys.readouterr().err == f"{tmp_path / 'file'}: Not a directory\n"
+
+
+def test_login_refuses_a_password_that_others_could_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["machine", "login", "-u", "me", "-p", "hunter2", "r.example"]) == 1
+    said = capsys.readouterr()
+    assert "--password-stdin" in said.err
+    assert "hunter2" not in said.err + said.out
