@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ SEED: Final = "seed.iso"
 CONSOLE: Final = "console.log"
 MACHINES: Final = "vm"  # VirtualBox's base folder of this machine alone
 USERDATA_LIMIT: Final = 1 << 20  # a disc has no limit of its own
+_CLOSING_SECONDS: Final = 30.0
 _FILES: Final = (disks.DISK, *disks.PARTS, SEED, CONSOLE)
 
 
@@ -49,7 +51,7 @@ def register(ctx: DriverContext, box: VBoxManage, arch: str) -> None:
         elif name:
             return
         # a create that was killed half-way leaves a folder that VirtualBox does not know of
-        _remove_tree(ctx.folder / MACHINES)
+        _remove_tree(ctx, ctx.folder / MACHINES)
         box.run("createvm", *plan.created(ctx, arch))
 
     with box.alone():
@@ -118,7 +120,7 @@ def unmake(ctx: DriverContext, box: VBoxManage) -> None:
         _forget_media(ctx, box)
         if box.listed():
             raise DriverError(f"VirtualBox still lists the virtual machine {ctx.uuid}")
-    _remove_tree(ctx.folder / MACHINES)
+    _remove_tree(ctx, ctx.folder / MACHINES)
     for name in _FILES:
         _remove_file(ctx.folder / name)
 
@@ -137,17 +139,37 @@ def _forget_media(ctx: DriverContext, box: VBoxManage) -> None:
     for listed, kind in (("hdds", "disk"), ("dvds", "dvd")):
         for ident, location in reversed(box.media(listed)):
             if Path(location).is_relative_to(ctx.folder):
-                with contextlib.suppress(GoneError):
-                    box.again("closemedium", kind, ident)
+                _close(ctx, box, kind, ident)
 
 
-def _remove_tree(path: Path) -> None:
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except OSError as err:
-        raise DriverError(f"cannot remove {path}: {err.strerror}") from err
+def _close(ctx: DriverContext, box: VBoxManage, kind: str, ident: str) -> None:
+    """A medium of a machine that ended just now may still be held for a moment."""
+
+    def attempt() -> None:
+        try:
+            box.run("closemedium", kind, ident)
+        except GoneError:
+            return
+        except ConflictError as err:
+            raise TransientError(err.message) from err
+
+    retried(attempt, clock=ctx.clock, seconds=_CLOSING_SECONDS)
+
+
+def _remove_tree(ctx: DriverContext, path: Path) -> None:
+    """With patience: a machine that ended just now may still write its log."""
+
+    def attempt() -> None:
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            if path.exists():
+                raise TransientError(f"{path} changes") from None
+        except OSError as err:
+            kind = TransientError if err.errno == errno.ENOTEMPTY else DriverError
+            raise kind(f"cannot remove {path}: {err.strerror}") from err
+
+    retried(attempt, clock=ctx.clock, seconds=_CLOSING_SECONDS)
 
 
 def _remove_file(path: Path) -> None:
