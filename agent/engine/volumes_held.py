@@ -19,6 +19,14 @@ from agent.errors import EngineError
 _log = logging.getLogger(__name__)
 
 
+class _Turn:
+    """A volume that is being mounted or released, or about to be, by `wanted` threads."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.wanted = 0
+
+
 class HeldVolumes:
     """Threads may share it.  A first use waits for the same volume's last one, for no other's: an
     NFS server that does not answer holds up those who want it."""
@@ -27,7 +35,7 @@ class HeldVolumes:
         self._volumes = volumes
         self._lock = threading.Lock()  # of the two tables
         self._users: dict[str, set[str]] = {}
-        self._turns: dict[str, threading.Lock] = {}
+        self._turns: dict[str, _Turn] = {}
 
     def hold(self, user: str, mounts: Iterable[MountPoint]) -> None:
         """All or none.  Raises what `Volumes.mount` raises."""
@@ -39,7 +47,7 @@ class HeldVolumes:
                         self._volumes.mount(name)
                     with self._lock:
                         self._users.setdefault(name, set()).add(user)
-        except EngineError:
+        except BaseException:
             self.drop(user)
             raise
 
@@ -78,9 +86,19 @@ class HeldVolumes:
             if volume.options and not self._used(volume.name):
                 self._release(volume.name)
 
-    def _turn(self, name: str) -> threading.Lock:
+    @contextlib.contextmanager
+    def _turn(self, name: str) -> Iterator[None]:
         with self._lock:
-            return self._turns.setdefault(name, threading.Lock())
+            turn = self._turns.setdefault(name, _Turn())
+            turn.wanted += 1
+        try:
+            with turn.lock:
+                yield
+        finally:
+            with self._lock:
+                turn.wanted -= 1
+                if not turn.wanted:
+                    del self._turns[name]  # names come and go: every --rm may have a new one
 
     def _used(self, name: str) -> bool:
         with self._lock:

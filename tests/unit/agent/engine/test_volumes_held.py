@@ -1,5 +1,6 @@
 """Volumes are mounted at the first use and released at the last."""
 
+import gc
 import threading
 
 import pytest
@@ -33,6 +34,18 @@ def test_first_and_last() -> None:
         held.drop("two")
         assert fake.journal[2:] == [("volumes.release", "a")]
     assert fake.journal[3:] == [("volumes.release", "b")]
+
+
+def test_nothing_is_kept_of_volumes_that_nobody_uses() -> None:
+    fake, held = made(*(f"v{number}" for number in range(50)))
+    gc.collect()
+    before = len(gc.get_objects())
+    for number in range(50):
+        with held.held([volume(f"v{number}")]):
+            fake.journal.clear()
+    fake.journal.clear()
+    gc.collect()
+    assert len(gc.get_objects()) - before < 25
 
 
 def test_all_or_none() -> None:
