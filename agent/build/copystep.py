@@ -7,7 +7,6 @@ import hashlib
 import os
 import posixpath
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
@@ -353,15 +352,14 @@ def _clone(stage: StageState, one: Copy, word: str, folder: str) -> None:
     """A git source: its files, or those of the folder that it names."""
     name = posixpath.basename(urlsplit(word.partition("#")[0]).path).removesuffix(".git") or "git"
     stage.build.say("Cloning\n")
-    with tempfile.TemporaryDirectory(dir=stage.build.home) as temporary:
-        cloned = os.path.join(temporary, "git")
-        os.mkdir(cloned, 0o755)
-        keep = one.flags.get("keep-git-dir", "false") not in ("false", "0")
-        commit = stage.word(one.flags.get("checksum", ""))
-        below = gitcontext.fetch(word, cloned, stage.build.gone, keep=keep, commit=commit)
-        while os.path.lexists(os.path.join(folder, name)):
-            name += "_"  # only its contents are copied
-        os.rename(_below(cloned, below) if below else cloned, os.path.join(folder, name))
+    cloned = os.path.join(stage.build.temporary(), "git")
+    os.mkdir(cloned, 0o755)
+    keep = one.flags.get("keep-git-dir", "false") not in ("false", "0")
+    commit = stage.word(one.flags.get("checksum", ""))
+    below = gitcontext.fetch(word, cloned, stage.build.gone, keep=keep, commit=commit)
+    while os.path.lexists(os.path.join(folder, name)):
+        name += "_"  # only its contents are copied
+    os.rename(_below(cloned, below) if below else cloned, os.path.join(folder, name))
 
 
 def _below(folder: str, path: str) -> str:

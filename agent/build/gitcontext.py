@@ -9,19 +9,21 @@ those are for every process of the host to see, and in no error text; it goes to
 from __future__ import annotations
 
 import base64
+import ipaddress
 import os
 import re
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from agent.engine.building import Gone
-from agent.errors import EngineError, Kind, cancelled, invalid, no_space
+from agent.errors import EngineError, Kind, cancelled, forbidden, invalid, no_space
 from agent.host import process, tree
 from agent.wire.http import public
 
@@ -110,6 +112,7 @@ def fetch(remote: str, folder: str, gone: Gone, *, keep: bool = False, commit: s
     if commit and not _COMMIT.fullmatch(commit):
         raise invalid(f"invalid git checksum {commit[:100]!r}: a commit's hash is needed")
     url, secret = signed(url)
+    _guard(url)
     git = _Git(folder, gone, secret)
     git.run("init", "--quiet")
     _download(git, url, ref)
@@ -121,6 +124,21 @@ def fetch(remote: str, folder: str, gone: Gone, *, keep: bool = False, commit: s
         with tree.opened(folder) as top:
             tree.remove_tree(top, ".git")  # any depth: names of submodules are the repository's
     return below
+
+
+def _guard(url: str) -> None:
+    """As ADD of other URLs: a Dockerfile must not reach the host's own services nor the cloud's
+    metadata.  FORBIDDEN.  A name that can't be looked up is git's to tell."""
+    try:
+        host = urlsplit(url).hostname or ""
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    except (OSError, ValueError):
+        return
+    for one in addresses:
+        plain = getattr(one, "ipv4_mapped", None) or one
+        if plain.is_loopback or plain.is_link_local or plain.is_unspecified or plain.is_multicast:
+            raise forbidden(f"refusing to fetch from the private address of {host[:100]}")
 
 
 class GitError(EngineError):

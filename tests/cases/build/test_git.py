@@ -108,6 +108,15 @@ class Repository:
         (work / "file").write_text("side branch\n")
         self.commit(work, "side")
         git(work, "checkout", "--quiet", "main")
+        deep = root / "deep.git"
+        deep.mkdir()
+        git(deep, "init", "--quiet", "--initial-branch=main")
+        (deep / "sub").mkdir()
+        (deep / "sub" / "file").write_text("of sub\n")
+        git(deep, "add", "--all")
+        blob = git(deep, "rev-parse", ":sub/file")
+        git(deep, "update-index", "--add", "--cacheinfo", f"100644,{blob},{'d/' * 1300}file")
+        git(deep, "commit", "--quiet", "-m", "deeper than Python's stack")
         hostile = root / "h.git"
         hostile.mkdir()
         git(hostile, "init", "--quiet", "--initial-branch=main")
@@ -193,6 +202,25 @@ def test_what_is_not_there(engine: Engine, url: str, remote: str, says: str) -> 
     said = context(engine, remote.format(url=url))
     assert says in said.error, said.lines
     assert "root:" not in str(said.lines)
+
+
+def test_case_070_a_repository_deeper_than_the_stack(engine: Engine, url: str) -> None:
+    text = f"FROM busybox\nADD {url}/deep.git#:sub /s/\nRUN cat /s/file\n"
+    said = engine.build(text)
+    assert said.error == "", said.lines
+    assert "of sub\n" in said.text
+    before = engine.leftovers()
+    assert engine.build(f"{text}RUN exit 3\n").error != ""
+    wait_until(lambda: engine.leftovers() == before, 5, "nothing of the second build is left")
+
+
+@pytest.mark.parametrize(
+    "remote",
+    ["http://127.0.0.1:8078/a.git", "http://x@169.254.169.254/a.git", "git://[::1]/a.git", "git@localhost:a"],
+)  # fmt: skip
+def test_case_079_git_reaches_no_service_of_the_host(engine: Engine, remote: str) -> None:
+    for said in (context(engine, remote), engine.build(f"FROM scratch\nADD {remote} /x/\n")):
+        assert "private address" in said.error, said.lines
 
 
 def test_case_151_a_token_in_the_url_reaches_its_host_and_no_argument(
