@@ -174,6 +174,9 @@ class Client:
             self.usable = False
             raise DriverError("the plugin's answer has no head")
         number, error = head.get("Seq", 0), str(head.get("Error", ""))
+        if not isinstance(number, int):
+            self.usable = False
+            raise DriverError("the plugin's answer has no number")
         hear = self._asides.pop(number, None)
         if hear is None:
             self._answers = {number: (error, body)}  # one call at a time waits

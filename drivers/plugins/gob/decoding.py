@@ -33,12 +33,14 @@ class Decoder:
         self._forms: dict[int, Form] = {}
         self._data = b""  # the message that is being read
         self._at = 0
+        self._taken = 0  # bytes of all messages of the value that is being read
 
     def next(self) -> object:
         """The next value. Raises EndOfStreamError between values, GobError for what is none.
 
         After an error the stream is of no use any more.
         """
+        self._taken = 0
         ident = self._typed(inside=False)
         value = self._top(ident, self._limits.depth)
         if self._at != len(self._data):
@@ -71,6 +73,9 @@ class Decoder:
         size = self._length(first=first)
         if not 0 < size <= self._limits.message:
             raise GobError(f"a message of {size} bytes")
+        self._taken += size  # each interface inside a value may go on in another message
+        if self._taken > self._limits.value:
+            raise GobError(f"a value of more than {self._limits.value} bytes")
         portions = []
         while size:
             portion = self._source.read(size)

@@ -19,6 +19,7 @@ class Limits:
     """What a stream may ask of its reader; far above what plugins send."""
 
     message: int = 1 << 20  # bytes
+    value: int = 4 << 20  # bytes of all its messages
     depth: int = 32  # values inside values
     types: int = 256  # definitions on one stream
     name: int = 1024  # bytes of a type's name

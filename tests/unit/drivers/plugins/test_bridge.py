@@ -280,6 +280,12 @@ def test_a_state_of_a_newer_plugin_is_an_error_state(make: MakeBench) -> None:
         assert bench.driver.state(ctx) is state
 
 
+# type 100: struct { Seq []byte }, and one of it, and an answer
+NUMBERLESS = bytes.fromhex(
+    "14 ffc7 03 01 02 ffc8 00 01 01 01 03 536571 01 0a 00 00 00  06 ffc8 01 01 78 00"
+) + gob.Encoder().encode(gob.INT, 1)
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -295,6 +301,7 @@ def test_a_state_of_a_newer_plugin_is_an_error_state(make: MakeBench) -> None:
         ({"hang_up": "GetCreateFlags"}, "GetCreateFlags: the plugin ended early"),
         ({"raw": {"GetCreateFlags": b"\xfc\xff\xff\xff\xff"}}, "no gob: a message of 4294967295"),
         ({"raw": {"GetCreateFlags": gob.Encoder().encode(gob.INT, 1) * 2}}, "has no head"),
+        ({"raw": {"GetCreateFlags": NUMBERLESS}}, "has no number"),
         ({"flags": [("FloatFlag", "x", "", "", "1")]}, "flag of an unknown type"),
     ],
 )

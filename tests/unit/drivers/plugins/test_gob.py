@@ -330,6 +330,18 @@ def test_types_and_messages_are_bounded() -> None:
         decoded(gob.Encoder().encode(gob.BYTES, b"x" * 100), limits=limits)
 
 
+def test_a_value_in_many_messages_is_bounded() -> None:
+    define = bytes.fromhex("0c ff81 02 01 02 ff82 00 01 10 00 00")  # type T []interface{}
+    name = b"\x06string"
+    first = bytes.fromhex("ff82 00 05") + name  # five of them
+    onward = bytes.fromhex("0c 00 00 14") + b"x" * 20 + name
+    stream = define + b"".join(bytes([len(one)]) + one for one in (first, *[onward] * 5))
+    with pytest.raises(gob.GobError, match="a value of more than 100 bytes"):
+        decoded(stream, limits=gob.Limits(message=64, value=100))
+    with pytest.raises(gob.GobError, match="more in the message"):
+        decoded(stream, limits=gob.Limits(message=64, value=1000))
+
+
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
