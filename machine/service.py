@@ -382,6 +382,14 @@ class Service:
         except MachineError:
             return False
 
+    def loses_host(self, name: str) -> bool:
+        """True when `rm` forgets what docker-machine made at a provider, where it stays."""
+        try:
+            record = self._store.load(name)
+        except MachineError:
+            return False
+        return record.imported and record.driver != "generic"
+
     def state(self, name: str) -> HostState:
         return self.hosts.state(self._store.load(name))
 

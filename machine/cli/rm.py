@@ -57,6 +57,12 @@ def rm(
 
 def _warning(session: Session, names: tuple[str, ...], *, uninstall: bool) -> str:
     """docker-machine's sentence where it is true; it also said it of hosts that it left alone."""
+    lost = [name for name in names if session.service.loses_host(name)]
+    if lost:
+        return (
+            f"WARNING: Of {', '.join(lost)} this deletes the local reference only. What docker-machine "
+            "made at the provider stays, and goes on costing: remove it there."
+        )
     if not all(session.service.keeps_host(name) for name in names):
         return "WARNING: This action will delete both local reference and remote instance."
     if uninstall:

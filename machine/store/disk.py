@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,7 +136,8 @@ class Store:
             raise MachineError(
                 "The store is not private, so its keys can't be trusted",
                 details="\n".join(found),
-                hint="Repair it with: machine --fix-perms ls",
+                hint="Repair it with: machine --fix-perms "
+                f"-s {shlex.quote(str(self.paths.root))} ls",
             )
 
     def fix_modes(self) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,24 @@ def test_ls_says_that_a_create_has_not_finished(tmp_path: Path) -> None:
     half = _record("half", Phase.CREATING).with_changes(address="127.0.0.1")
     store = _store(tmp_path, half)
     assert "The create has not finished: run it again" in _run(store, "ls")[1]
+
+
+def test_rm_says_what_stays_at_the_provider_of_docker_machine(tmp_path: Path) -> None:
+    store = _store(tmp_path, _record("web"))
+    folder = store / "machines" / "az"
+    folder.mkdir(mode=0o700)
+    old = {"ConfigVersion": 3, "Name": "az", "DriverName": "azure"}
+    old |= {"Driver": {"IPAddress": "192.0.2.1", "MachineName": "az"}, "HostOptions": {}}
+    (folder / "config.json").write_text(json.dumps(old))
+    (folder / "config.json").chmod(0o600)
+    said = _run(store, "rm", "az", "web")[1]
+    assert "Of az this deletes the local reference only" in said
+    assert "goes on costing" in said
+
+
+def test_a_store_open_to_others_is_told_with_the_command_that_repairs_it(tmp_path: Path) -> None:
+    store = _store(tmp_path, _record("web"))
+    store.chmod(0o777)
+    with pytest.raises(MachineError, match="not private") as caught:
+        _run(store, "ls")
+    assert caught.value.hint == f"Repair it with: machine --fix-perms -s {store} ls"
