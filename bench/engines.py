@@ -80,11 +80,12 @@ def _pss(pid: int) -> int:
     return 0
 
 
-def _await_ping(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+def _await_ping(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"{url}: the engine ended with {process.returncode}")
+            said = log.read_text(errors="replace")[-1000:]
+            raise RuntimeError(f"{url}: the engine ended with {process.returncode}:\n{said}")
         try:
             api = Api(url)
             api.raw("GET", "/_ping")
@@ -108,7 +109,7 @@ class Supervised:
             self._process = subprocess.Popen(
                 self._host.inside_argv(self._argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        _await_ping(self.url, self._process)
+        _await_ping(self.url, self._process, self._log)
 
     def stop(self) -> None:
         """SIGTERM, and its end."""
