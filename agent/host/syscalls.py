@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import time
 from collections.abc import Iterator
 
 from agent.values import frozen
@@ -212,6 +213,16 @@ _INOTIFY_HEAD = struct.Struct("iIII")
 def inotify_init() -> int:
     """inotify_init1(2): a non-blocking, close-on-exec descriptor; readable when events came."""
     return _check(_libc.inotify_init1(ctypes.c_int(os.O_CLOEXEC | os.O_NONBLOCK)))
+
+
+def interval_timer(seconds: float) -> int:
+    """timerfd_create(2): a non-blocking descriptor that is readable again every `seconds`."""
+    flags = os.O_CLOEXEC | os.O_NONBLOCK
+    fd = _check(_libc.timerfd_create(ctypes.c_int(time.CLOCK_MONOTONIC), ctypes.c_int(flags)))
+    whole, rest = divmod(int(seconds * 1e9), 1_000_000_000)
+    times = (ctypes.c_long * 4)(whole, rest, whole, rest)  # struct itimerspec: interval, first
+    _check(_libc.timerfd_settime(ctypes.c_int(fd), ctypes.c_int(0), times, None))
+    return fd
 
 
 def inotify_add_watch(fd: int, path: Path, mask: int) -> int:

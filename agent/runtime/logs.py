@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 
 from agent.engine.model import LogQuery
@@ -12,6 +13,7 @@ from agent.runtime.loglines import Renderer, View, tail_offset
 from agent.runtime.settings import Paths
 
 _BLOCK = 131072  # of records: about half of it is their heads
+_LOOK_SECONDS = 0.1  # between looks where inotify is not to be had
 _ATTEMPTS = 20  # looks at the files of a log that is being rotated
 _RECORD_LIMIT = 1 << 20  # conmon cuts records at 8 KiB; more without a line end is damage
 
@@ -200,7 +202,13 @@ class LogStream:
         return self._next_file()
 
     def _add_watches(self) -> int:
-        fd = syscalls.inotify_init()
+        try:
+            fd = syscalls.inotify_init()
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            # The kernel gives a user 128 instances by default: further followers look by time.
+            return syscalls.interval_timer(_LOOK_SECONDS)
         log_events = syscalls.IN_MODIFY | syscalls.IN_CREATE | syscalls.IN_MOVED_TO
         end_events = syscalls.IN_MOVED_TO | syscalls.IN_DELETE
         for folder, events in (

@@ -1,5 +1,6 @@
 import errno
 import os
+import select
 import threading
 from pathlib import Path
 
@@ -65,3 +66,14 @@ def test_mount_namespace_is_the_threads_own(tmp_path: Path):
     thread.join()
     assert seen == [True]
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_an_interval_timer_is_readable_again_and_again() -> None:
+    fd = syscalls.interval_timer(0.01)
+    try:
+        for _ in range(3):
+            assert select.select([fd], [], [], 5)[0], "it never fired"
+            assert syscalls.inotify_read(fd) == []  # what reads events takes it for none
+            assert not select.select([fd], [], [], 0)[0] or syscalls.inotify_read(fd) == []
+    finally:
+        os.close(fd)
