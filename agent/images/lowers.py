@@ -90,11 +90,14 @@ def _make(disk: Disk, names: Sequence[str], implicit: Iterable[bytes], made: str
         out = stack.enter_context(tree.opened(diff))
         try:
             needed = Fit(roots[0], implicit, Merged(roots[1:]), out).run()
+        except FileExistsError:
+            needed = False  # the layer contradicts itself (a path is a link and a folder): as it is
         except BaseException:
             disk.discard(staged)
             raise
     if not needed:
-        os.rmdir(diff)
+        with tree.opened(staged) as folder:
+            tree.remove_tree(folder, "diff")
     with suppress(OSError):  # another thread was faster
         os.rename(staged, made)
         return

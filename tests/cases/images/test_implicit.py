@@ -182,6 +182,17 @@ def test_case_004_deep_and_many(host: Host, evil: EvilRegistry) -> None:
     assert f"run/{'/'.join(['s'] * 899)}/f f 644 0" in found
 
 
+def test_case_004_layers_that_contradict_themselves_are_left_as_they_are(
+    host: Host, evil: EvilRegistry
+) -> None:
+    base = layer(tar([folder("a"), folder("target"), link("a/c", "/target"), link("z", "/a")]))
+    # a/c would have to be a symlink for one of its files, and a directory for the other.
+    odd = layer(tar([member("a/c/f", b"1"), folder("z/c"), member("z/c/g", b"2")]))
+    found = seen(host, evil, [base, odd])
+    assert "a/c/f f 644 0" in found
+    assert "z/c/g f 644 0" in found
+
+
 def test_fits_go_with_their_layers(host: Host, evil: EvilRegistry) -> None:
     top = layer(tar([member("var/run/x", b"x")]))
     assert "run/x f 644 0" in seen(host, evil, [BASE, top])
