@@ -1,7 +1,7 @@
 """A `frozen` class behaves as the standard frozen dataclass of the same fields."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -138,5 +138,6 @@ def test_fields_by_name_only() -> None:
         second: int = dataclasses.field(kw_only=True)
 
     assert Named(1, second=2) == dataclasses.replace(Named(0, second=2), first=1)
+    made: Callable[..., object] = Named
     with pytest.raises(TypeError, match="positional"):
-        Named(*[1, 2])
+        made(1, 2)
