@@ -104,7 +104,10 @@ def test_ports_are_the_machines_own_and_free() -> None:
     assert drop == []
     ports = [int(rule.split(",")[3]) for rule in add]
     assert [rule.split(",")[0] for rule in add] == ["ssh", "engine"]
-    assert add == [f"ssh,tcp,127.0.0.1,{ports[0]},,22", f"engine,tcp,127.0.0.1,{ports[1]},,{ports[1]}"]
+    assert add == [
+        f"ssh,tcp,127.0.0.1,{ports[0]},,22",
+        f"engine,tcp,127.0.0.1,{ports[1]},,{ports[1]}",
+    ]
     assert ports[0] != ports[1]
     assert all(20000 <= port < 32000 for port in ports)
     other = plan.missing_forwards(UUID[::-1], {}, lambda _: True)[1]
