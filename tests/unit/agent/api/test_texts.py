@@ -8,7 +8,7 @@ import pytest
 from agent.api.application import EngineApplication
 from agent.api.texts import ListTexts, Texts, halves
 from agent.engine.model import Phase
-from agent.wire.http import Body, Request, parse_target
+from agent.wire.http import Body, Reply, Request, parse_target
 from tests.unit.agent.api.backend import EXITED, NOW, RUNNING, FakeBackend
 
 
@@ -16,6 +16,10 @@ def test_halves_leave_room_for_one_value():
     before, after = halves({"a": 1, "Status": "x", "z": {"Status": 'y"'}}, "Status")
     text = f'{before}"new"{after}'
     assert json.loads(text) == {"a": 1, "Status": "new", "z": {"Status": 'y"'}}
+
+
+def always(text):
+    return lambda _: text
 
 
 class Makes:
@@ -32,7 +36,7 @@ class Makes:
 def test_an_entry_is_made_again_only_for_another_value():
     texts, makes = ListTexts(()), Makes()
     for status in ("first", "second"):
-        found = json.loads(texts.text([RUNNING, EXITED], makes.entry, lambda _one, s=status: s))
+        found = json.loads(texts.text([RUNNING, EXITED], makes.entry, always(status)))
         assert [one["Status"] for one in found] == [status, status]
     assert len(makes.made) == 2
     renamed = dataclasses.replace(RUNNING, name="other")
@@ -67,15 +71,20 @@ def test_other_surroundings_make_other_texts():
     assert texts.inspected(changed, 2, lambda: {"a": 4}) == b'{"a":4}\n'
 
 
+@pytest.fixture
+def backend():
+    return FakeBackend()
+
+
 @pytest.mark.parametrize("target", ["/containers/json?all=1", f"/containers/{RUNNING.id}/json"])
-def test_an_answer_follows_its_container(target):
-    backend = FakeBackend()
+def test_an_answer_follows_its_container(backend, target):
     application = EngineApplication(backend, lambda: NOW)
 
     def ask():
         path, query = parse_target(target)
         request = Request("GET", target, path, query)
         answer = application.resolve(request).handler(request, Body())
+        assert isinstance(answer, Reply)
         return json.loads(answer.body)
 
     before = ask()
