@@ -80,7 +80,7 @@ EXAMPLES: Final[dict[str, str]] = {
     "machine regenerate-certs -f --client-certs $(machine ls -q)   # a new client identity, everywhere",
     "restart": "machine restart web",
     "rm": "machine rm web                       # forgets it; an adopted host keeps the engine\n"
-    "machine rm -y --uninstall web        # the host is as it was before\n"
+    "machine rm -y --uninstall web        # and takes the engine off the host\n"
     "machine rm -f web                    # forget it, whatever the host says",
     "ssh": "machine ssh web\nmachine ssh web uptime\nmachine ssh web -L 8080:localhost:80 -N\n"
     "machine ssh web -- tar xz -C /srv < site.tgz",

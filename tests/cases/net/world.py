@@ -160,6 +160,8 @@ class World:
         self._cable(self.neighbour, "eth0", HOST, NEIGHBOUR)
         self._cable(self.second, "eth1", SECOND_HOST, SECOND_NEIGHBOUR)
         self.host.command("ip", "link", "set", "lo", "up")
+        # a new namespace has it as the computer's first one has
+        self.host.command("sysctl", "-qw", "net.ipv4.ip_forward=0")
         self.worker = self._keep(Worker(self.host))
         self.network: HostNetworks | None = None
 
