@@ -271,6 +271,34 @@ def test_reboot_and_power_cut(vm: VmMachine) -> None:
     vm.docker("run", "--rm", "busybox", "true")
 
 
+def _last_check(vm: VmMachine) -> object:
+    health = vm.state("one")["Health"]
+    assert isinstance(health, dict)
+    return health["Log"][-1]["Start"] if health["Log"] else None
+
+
+def _another_check(vm: VmMachine, jump: str) -> None:
+    before = _last_check(vm)
+    vm.wait(lambda: _last_check(vm) != before, f"a health check after {jump}", SLOW)
+
+
+def test_case_135_clock_jumps(vm: VmMachine) -> None:
+    """A day forward and a day back: checks and back-off go by the monotonic clock."""
+    vm.docker("run", "-d", "--name", "one", "--health-cmd", "true", "--health-interval", "1s",
+              "busybox", "sleep", "1000")  # fmt: skip
+    vm.docker("run", "-d", "--name", "loop", "--restart", "always", "busybox", "false")
+    vm.wait(lambda: _last_check(vm) is not None, "a first health check", SLOW)
+    pid = vm.state("one")["Pid"]
+    for jump in ("+1 day", "-1 day"):
+        restarts = int(str(vm.inspect("loop")["RestartCount"]))
+        vm.tell(f"date -s '{jump}'")
+        for _ in range(2):
+            _another_check(vm, jump)
+        more = int(str(vm.inspect("loop")["RestartCount"])) - restarts
+        assert more < 20, "a storm of restarts"
+    assert vm.state("one")["Pid"] == pid
+
+
 def test_uninstall_leaves_the_host_as_it_was(machine: VmMachine) -> None:
     machine.docker("run", "-d", "--name", "one", "-p", "8080:80", "busybox", "sleep", "999")
     machine.machine("rm", "--uninstall", "-y", machine.name)
