@@ -304,6 +304,11 @@ def _delete_volumes(ctx: DriverContext, hv: Hypervisor) -> list[str]:
 
 def _unmake(ctx: DriverContext, hv: Hypervisor) -> None:
     with contextlib.suppress(GoneError):
+        if documents.tag_of(hv.domain(ctx.uuid)) is None:
+            raise DriverError(
+                f"the domain {ctx.uuid} does not carry the tag of a machine: it was left alone",
+                hint="If it is yours all the same: virsh undefine --nvram --managed-save",
+            )
         if hv.state(ctx.uuid) in _ON:
             with contextlib.suppress(ConflictError):  # it ended by itself meanwhile
                 hv.destroy(ctx.uuid)
