@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from drivers.api import Driver, DriverContext, HostState, Size
-from drivers.errors import ConflictError, GoneError, InvalidError
+from drivers.errors import ConflictError, DriverError, GoneError, InvalidError
 from drivers.faults import (
     OTHER_UUID,
     BreakableDoor,
@@ -288,6 +288,14 @@ class TestLibvirt(DriverSuite):
         self.libvirtd.run("virsh", "-q", "vol-delete", "--pool", plan.POOL, disk)
         with pytest.raises(GoneError, match=disk):
             DRIVER.resize(ctx, Size(disk=5))
+
+    def test_case_160_a_domain_without_our_tag_is_left_alone(self, tmp_path: Path) -> None:
+        """Whatever a volume's name, which anyone may choose, makes `gc` believe."""
+        _, ctx = self.make(tmp_path)
+        someone(self.libvirtd)
+        with pytest.raises(DriverError, match="left alone"):
+            DRIVER.remove(dataclasses.replace(ctx, uuid=SOMEONE))
+        assert SOMEONE in self.libvirtd.virsh("list", "--all", "--name")
 
     def test_no_daemon_is_told_with_what_to_do(self, tmp_path: Path) -> None:
         _, ctx = self.make(tmp_path)
