@@ -135,15 +135,14 @@ class Execs:
 
     def _run(self, info: ExecInfo, *, detach: bool) -> ExecProcess:
         container = self._core.book.find(info.container_id)
-        process = self._core.ports.runtime.exec(
+        self._announce("exec_start", info)  # before it may end, as Docker has it
+        return self._core.ports.runtime.exec(
             container,
             info.config,
             info.id,
             detach=detach,
             on_exit=lambda code: self._ended(info.id, code, announce=True),
         )
-        self._announce("exec_start", info)
-        return process
 
     def _ended(self, exec_id: str, code: int, *, announce: bool) -> None:
         with self._lock:

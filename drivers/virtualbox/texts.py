@@ -83,7 +83,8 @@ _ERRORS: Final[tuple[tuple[tuple[str, ...], type[DriverError], str], ...]] = (
     ),
     (  # a session that begins or ends just now, or VirtualBox's window of the machine
         ("already locked by a session", "already locked for a session", "while it is locked",
-         "The object is not ready", "The session is not locked", "session state: Unlocking"),
+         "The object is not ready", "The session is not locked", "session state: Unlocking",
+         "Failed to get a console object from the direct session"),
         TransientError, _LOCKED,
     ),
     (

@@ -208,6 +208,8 @@ ERRORS: list[tuple[str, str, type[DriverError]]] = [
     ("showvminfo", _raised("The object is not ready", "E_ACCESSDENIED (0x80070005)")
         + _raised("The session is not locked (session state: Unlocked)",
         "NS_ERROR_UNEXPECTED (0x8000ffff)"), TransientError),
+    ("showvminfo", _raised("Failed to get a console object from the direct session "
+        "(VBOX_E_INVALID_OBJECT_STATE)", "VBOX_E_VM_ERROR (0x80bb0003)"), TransientError),
     ("modifymedium", _raised("Error: Attempt to resize the medium from 1.0 MB to 20000.0 MB. Use "
         "--resizebyte if this is intended!"), InvalidError),
     ("list", _raised("Failed to create the VirtualBox object!"), TransientError),
