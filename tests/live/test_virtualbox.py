@@ -5,6 +5,7 @@ answers SSH; see test_virtualbox_boot for one that does.
 """
 
 import dataclasses
+import functools
 import os
 import selectors
 import signal
@@ -90,9 +91,18 @@ def test_the_forwarded_ports_listen_on_this_computer_only(ctx: DriverContext) ->
     assert address.host == "127.0.0.1"
     assert address.ssh is not None
     for port in (address.ssh.port, address.engine_port):
-        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+        wait_until(functools.partial(listens, port), 20.0, "the forwarded port listens")
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.2", port), timeout=10)
+
+
+def listens(port: int) -> bool:
+    """VirtualBox opens its forwarded ports a little after it says that the machine runs."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_a_port_that_became_someone_elses_is_changed_at_the_next_start(ctx: DriverContext) -> None:
@@ -103,7 +113,7 @@ def test_a_port_that_became_someone_elses_is_changed_at_the_next_start(ctx: Driv
         after = DRIVER.address(ctx)
         assert after.engine_port != before.engine_port
         assert after.ssh == before.ssh
-        socket.create_connection(("127.0.0.1", after.engine_port), timeout=10).close()
+        wait_until(lambda: listens(after.engine_port), 20.0, "the new port listens")
 
 
 def test_paused_saved_and_back(ctx: DriverContext, box: VirtualBox) -> None:
