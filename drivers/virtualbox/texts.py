@@ -95,7 +95,8 @@ _ERRORS: Final[tuple[tuple[tuple[str, ...], type[DriverError], str], ...]] = (
     (
         ("Could not find a registered machine", "Could not find a snapshot", "VERR_FILE_NOT_FOUND",
          "VBOX_E_OBJECT_NOT_FOUND", "VERR_PATH_NOT_FOUND", "DHCP server does not exist",
-         "The object functionality is limited"),  # the machine is listed, and its files are gone
+         "The object functionality is limited",  # the machine is listed, and its files are gone
+         "is not fully qualified"),  # a medium's uuid that is unknown by now is taken for a path
         GoneError, "",
     ),
     (("E_ACCESSDENIED", "Access denied"), InvalidError, _NETWORKS),

@@ -210,6 +210,8 @@ ERRORS: list[tuple[str, str, type[DriverError]]] = [
         "NS_ERROR_UNEXPECTED (0x8000ffff)"), TransientError),
     ("showvminfo", _raised("Failed to get a console object from the direct session "
         "(VBOX_E_INVALID_OBJECT_STATE)", "VBOX_E_VM_ERROR (0x80bb0003)"), TransientError),
+    ("closemedium", _raised("The given path '8d0d4bbf-0e68-440e-8c33-5e31971557b9' is not fully "
+        "qualified", "VBOX_E_FILE_ERROR (0x80bb0004)"), GoneError),
     ("modifymedium", _raised("Error: Attempt to resize the medium from 1.0 MB to 20000.0 MB. Use "
         "--resizebyte if this is intended!"), InvalidError),
     ("list", _raised("Failed to create the VirtualBox object!"), TransientError),
